@@ -1,0 +1,2 @@
+//! springtide.
+pub mod timeline;
