@@ -1,0 +1,246 @@
+//! A number and its uncertainty as one value: quantiles of samples that may be intervals or
+//! right-censored, with the confidence interval that the order statistics allow.
+//!
+//! Not a statistics package: only what the reports print.
+
+use serde::{Deserialize, Serialize};
+
+use crate::micros::Micros;
+
+/// One measured duration.
+///
+/// The true value lies in `[least, most]`; `most` is `None` when all that is known is that it
+/// took at least `least` (right-censored).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Lower bound.
+    pub least: Micros,
+    /// Upper bound, unless censored.
+    pub most: Option<Micros>,
+}
+
+impl Span {
+    /// A duration known to the microsecond.
+    pub fn exact(d: Micros) -> Self {
+        Self { least: d, most: Some(d) }
+    }
+
+    /// A duration known to be at least this.
+    pub fn at_least(d: Micros) -> Self {
+        Self { least: d, most: None }
+    }
+
+    /// Midpoint of the bounds; the lower bound when censored.
+    pub fn midpoint(self) -> Micros {
+        Micros(self.most.map_or(self.least.0, |m| self.least.0.midpoint(m.0)))
+    }
+
+    /// Half the distance of the bounds; `None` when censored.
+    pub fn half_width(self) -> Option<Micros> {
+        self.most.map(|m| Micros(m.saturating_sub(self.least).0.div_ceil(2)))
+    }
+}
+
+/// A quantile as far as the sample tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quantile {
+    /// The estimate, or the bound it is known to reach.
+    pub value: Micros,
+    /// True when the quantile lies among unfinished jobs: read `value` as `>= value`.
+    pub at_least: bool,
+    /// 95 % confidence interval out of the order statistics; `None` on the side where the sample
+    /// is too small to bound it.
+    pub low: Option<Micros>,
+    /// Upper end of the same.
+    pub high: Option<Micros>,
+    /// Whether n ≥ 10 / (1 − q), the least sample we call enough for this quantile.
+    pub supported: bool,
+}
+
+/// A sample of durations, ready to be asked.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    /// Midpoints of finished ones, rising; behind them `u64::MAX` for each censored one.
+    value: Vec<u64>,
+    /// All lower bounds (midpoints for finished ones), rising: the rank-wise lower bound.
+    bound: Vec<u64>,
+    half_widths: Vec<u64>,
+    censored: usize,
+}
+
+impl Sample {
+    /// Sorts the durations in.
+    pub fn new(spans: impl IntoIterator<Item = Span>) -> Self {
+        let mut sample = Self::default();
+        for span in spans {
+            sample.bound.push(span.midpoint().0);
+            if let Some(half) = span.half_width() {
+                sample.value.push(span.midpoint().0);
+                sample.half_widths.push(half.0);
+            } else {
+                sample.value.push(u64::MAX);
+                sample.censored += 1;
+            }
+        }
+        sample.value.sort_unstable();
+        sample.bound.sort_unstable();
+        sample.half_widths.sort_unstable();
+        sample
+    }
+
+    /// How many durations, censored ones included.
+    pub fn count(&self) -> usize {
+        self.value.len()
+    }
+
+    /// How many of them are censored.
+    pub fn censored(&self) -> usize {
+        self.censored
+    }
+
+    /// Mean of the finished ones; `None` when there are none.
+    pub fn mean(&self) -> Option<Micros> {
+        let n = self.count() - self.censored;
+        (n > 0).then(|| Micros((self.value[..n].iter().map(|&v| u128::from(v)).sum::<u128>() / n as u128) as u64))
+    }
+
+    /// The smallest, exact or bound; `None` when empty.
+    pub fn min(&self) -> Option<Micros> {
+        self.bound.first().map(|&v| Micros(v))
+    }
+
+    /// The largest, or the largest bound when some are censored; `None` when empty.
+    pub fn max(&self) -> Option<Quantile> {
+        self.at_rank(self.count().checked_sub(1)?, None, None, true)
+    }
+
+    /// Median half-width of the finished intervals: how blurred the sample is.
+    pub fn half_width(&self) -> Option<Micros> {
+        self.half_widths.get(self.half_widths.len().saturating_sub(1) / 2).map(|&v| Micros(v))
+    }
+
+    /// The quantile `q` (0 < q < 1) at rank ⌈q·n⌉; `None` when empty.
+    ///
+    /// The interval is distribution-free: the ranks l < u with P(l ≤ Bin(n, q) < u) ≥ 95 %
+    /// (Hahn & Meeker, *Statistical Intervals*, section 5.2).
+    pub fn quantile(&self, q: f64) -> Option<Quantile> {
+        let n = self.count();
+        if n == 0 {
+            return None;
+        }
+        let rank = ((q * n as f64).ceil() as usize).clamp(1, n) - 1;
+        let (low, high) = confidence_ranks(n, q);
+        let low = low.map(|r| Micros(self.bound[r]));
+        let high = high.and_then(|r| (self.value[r] != u64::MAX).then_some(Micros(self.value[r])));
+        self.at_rank(rank, low, high, n as f64 >= 10.0 / (1.0 - q) - 1e-9)
+    }
+
+    fn at_rank(&self, rank: usize, low: Option<Micros>, high: Option<Micros>, supported: bool) -> Option<Quantile> {
+        let (value, bound) = (*self.value.get(rank)?, self.bound[rank]);
+        let at_least = value != bound;
+        Some(Quantile { value: Micros(bound), at_least, low, high, supported })
+    }
+}
+
+/// Ranks (from 0) whose order statistics enclose the quantile with 95 % confidence, each side
+/// with at most 2.5 % outside; `None` where no rank does.
+fn confidence_ranks(n: usize, q: f64) -> (Option<usize>, Option<usize>) {
+    if n > 10_000 {
+        // Normal approximation: the ranks are thousands wide, half a rank is nothing.
+        let (mean, sd) = (n as f64 * q, (n as f64 * q * (1.0 - q)).sqrt());
+        let low = (mean - 1.96 * sd).floor();
+        let high = (mean + 1.96 * sd).ceil();
+        return (
+            (low >= 1.0).then(|| low as usize - 1),
+            ((high as usize) < n).then_some(high as usize),
+        );
+    }
+    // X = how many observations lie below the true quantile ~ Bin(n, q). The l-th smallest
+    // (from 1) is above it when X < l: take the largest l with P(X < l) ≤ 2.5 %; the u-th is
+    // below it when X ≥ u: take the smallest u with P(X ≥ u) ≤ 2.5 %.
+    let mut below = 0.0; // P(X < k)
+    let (mut low, mut high) = (None, None);
+    let (log_q, log_p) = (q.ln(), (1.0 - q).ln());
+    let mut log_choose = 0.0;
+    for k in 0..=n {
+        if below <= 0.025 && k > 0 {
+            low = Some(k - 1);
+        }
+        if 1.0 - below <= 0.025 && high.is_none() && k > 0 {
+            high = Some(k - 1);
+        }
+        below += (log_choose + k as f64 * log_q + (n - k) as f64 * log_p).exp();
+        log_choose += ((n - k) as f64 / (k + 1) as f64).ln();
+    }
+    (low, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop, prop_assert, proptest};
+
+    use super::*;
+
+    fn exact(values: &[u64]) -> Sample {
+        Sample::new(values.iter().map(|&v| Span::exact(Micros(v))))
+    }
+
+    #[test]
+    fn ranks_are_those_of_the_tables() {
+        // Hahn & Meeker table: median, n = 10 → 2nd and 9th; n = 20 → 6th and 15th.
+        assert_eq!(confidence_ranks(10, 0.5), (Some(1), Some(8)));
+        assert_eq!(confidence_ranks(20, 0.5), (Some(5), Some(14)));
+        // p95 of 20 has no upper bound: P(X ≥ 20) = 0.95^20 = 36 %.
+        assert_eq!(confidence_ranks(20, 0.95).1, None);
+        assert_eq!(confidence_ranks(5, 0.5), (None, None));
+    }
+
+    #[test]
+    fn a_quantile_says_when_the_sample_is_too_small() {
+        let hundred: Vec<u64> = (1..=100).collect();
+        let sample = exact(&hundred);
+        let p50 = sample.quantile(0.5).unwrap();
+        assert_eq!((p50.value, p50.supported, p50.at_least), (Micros(50), true, false));
+        assert!(!sample.quantile(0.95).unwrap().supported, "p95 wants 200");
+        let two_hundred: Vec<u64> = (1..=200).collect();
+        assert!(exact(&two_hundred).quantile(0.95).unwrap().supported);
+    }
+
+    #[test]
+    fn unfinished_jobs_stay_in_the_count() {
+        let spans = [10, 20, 30].map(|v| Span::exact(Micros(v))).into_iter();
+        let sample = Sample::new(spans.chain([Span::at_least(Micros(25))]));
+        assert_eq!((sample.count(), sample.censored()), (4, 1));
+        // The third of {10, 20, ≥25, 30} is 30 only if the censored one took longer: at least 25.
+        let p75 = sample.quantile(0.75).unwrap();
+        assert_eq!((p75.value, p75.at_least), (Micros(25), true));
+        let p50 = sample.quantile(0.5).unwrap();
+        assert_eq!((p50.value, p50.at_least), (Micros(20), false));
+        assert!(sample.max().unwrap().at_least);
+    }
+
+    #[test]
+    fn intervals_are_reported_by_midpoint_and_half_width() {
+        let sample = Sample::new([Span { least: Micros(10), most: Some(Micros(20)) }]);
+        assert_eq!(sample.quantile(0.5).unwrap().value, Micros(15));
+        assert_eq!(sample.half_width(), Some(Micros(5)));
+    }
+
+    proptest! {
+        #[test]
+        fn quantiles_rise(values in prop::collection::vec((0u64..1_000, any::<bool>()), 1..80)) {
+            let sample = Sample::new(values.iter().map(|&(v, done)| Span {
+                least: Micros(v),
+                most: done.then_some(Micros(v)),
+            }));
+            let mut last = Micros::ZERO;
+            for i in 1..100 {
+                let now = sample.quantile(f64::from(i) / 100.0).unwrap();
+                prop_assert!(now.value >= last);
+                if let Some(low) = now.low { prop_assert!(low <= now.value); }
+                if let (Some(high), false) = (now.high, now.at_least) { prop_assert!(high >= now.value); }
+                last = now.value;
+            }
+        }
+    }
+}

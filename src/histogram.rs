@@ -1,0 +1,254 @@
+//! Latency histograms: HdrHistogram's buckets (1 µs to 1 h, 3 significant digits), kept sparse.
+//!
+//! The layout is that of Gil Tene's HdrHistogram with `lowest = 1 µs` and 3 digits, so a
+//! histogram is written as a standard V2-deflate payload and any HDR tool reads it. Kept sparse,
+//! because a run holds thousands of them (one a second, an endpoint and a cell) and each has few
+//! distinct values. Count, sum, minimum and maximum are exact.
+
+use std::{collections::BTreeMap, io::Cursor};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hdrhistogram::{
+    Histogram as Dense,
+    serialization::{Deserializer, Serializer as _, V2DeflateSerializer},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::micros::Micros;
+
+/// The largest value recorded as itself; longer ones count as this one.
+pub const HIGHEST: Micros = Micros(3_600_000_000);
+const DIGITS: u8 = 3;
+
+/// How often each duration occurred.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Packed", into = "Packed")]
+pub struct Histogram {
+    /// Lowest value of each bucket in µs → how many.
+    buckets: BTreeMap<u64, u64>,
+    count: u64,
+    sum: u64,
+    min: u64,
+    max: u64,
+}
+
+/// A histogram as it stands in a file: the standard payload and the exact figures it lacks (µs).
+#[derive(Serialize, Deserialize)]
+struct Packed {
+    n: u64,
+    sum: u64,
+    min: u64,
+    max: u64,
+    /// Base64 of the V2-deflate payload; empty when `n` is zero.
+    hdr: String,
+}
+
+/// Why a stored histogram could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("histogram payload is damaged: {0}")]
+pub struct Damaged(String);
+
+impl Histogram {
+    /// Counts one duration; zero counts as 1 µs, more than an hour as an hour.
+    pub fn record(&mut self, value: Micros) {
+        let us = value.0.clamp(1, HIGHEST.0);
+        *self.buckets.entry(bucket(us).0).or_default() += 1;
+        self.min = if self.count == 0 { us } else { self.min.min(us) };
+        self.max = self.max.max(us);
+        self.sum += us;
+        self.count += 1;
+    }
+
+    /// Adds everything `other` counted. Associative and commutative.
+    pub fn merge(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        for (&low, &n) in &other.buckets {
+            *self.buckets.entry(low).or_default() += n;
+        }
+        self.min = if self.count == 0 { other.min } else { self.min.min(other.min) };
+        self.max = self.max.max(other.max);
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The exact smallest; zero when empty.
+    pub fn min(&self) -> Micros {
+        Micros(self.min)
+    }
+
+    /// The exact largest; zero when empty.
+    pub fn max(&self) -> Micros {
+        Micros(self.max)
+    }
+
+    /// The exact sum.
+    pub fn sum(&self) -> Micros {
+        Micros(self.sum)
+    }
+
+    /// The exact mean; zero when empty.
+    pub fn mean(&self) -> Micros {
+        Micros(self.sum.checked_div(self.count).unwrap_or(0))
+    }
+
+    /// The value that the share `q` (0 to 1) of all counts does not exceed, within 0.1 %;
+    /// zero when empty. It is the rank ⌈q·n⌉, the upper end of its bucket as HdrHistogram has it,
+    /// and never outside [min, max].
+    pub fn quantile(&self, q: f64) -> Micros {
+        let rank = ((q.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).max(1);
+        let mut seen = 0;
+        for (&low, &n) in &self.buckets {
+            seen += n;
+            if seen >= rank {
+                return Micros(bucket(low).1.clamp(self.min, self.max));
+            }
+        }
+        Micros(self.max)
+    }
+
+    /// How many counts lie in buckets up to and including the one of `value`.
+    pub fn count_up_to(&self, value: Micros) -> u64 {
+        let low = bucket(value.0.clamp(1, HIGHEST.0)).0;
+        self.buckets.range(..=low).map(|(_, n)| n).sum()
+    }
+
+    /// `(upper end of bucket, count)` in rising order.
+    pub fn iter(&self) -> impl Iterator<Item = (Micros, u64)> + '_ {
+        self.buckets.iter().map(|(&low, &n)| (Micros(bucket(low).1), n))
+    }
+
+    /// The same histogram in the reference implementation, for its serializers.
+    pub fn to_dense(&self) -> Dense<u64> {
+        let mut dense = Dense::new_with_bounds(1, HIGHEST.0, DIGITS)
+            .expect("1 µs to 1 h with 3 digits is a valid layout");
+        for (&low, &n) in &self.buckets {
+            dense.saturating_record_n(low, n);
+        }
+        dense
+    }
+}
+
+/// The lowest and highest value that fall into the bucket of `us`, as HdrHistogram draws them for
+/// 3 digits: 2048 buckets of 1 µs, then 1024 for each doubling.
+fn bucket(us: u64) -> (u64, u64) {
+    let shift = (64 - (us | 2047).leading_zeros()) - 11;
+    let low = us >> shift << shift;
+    (low, low + (1 << shift) - 1)
+}
+
+impl From<Histogram> for Packed {
+    fn from(h: Histogram) -> Self {
+        let mut payload = Vec::new();
+        if h.count > 0 {
+            V2DeflateSerializer::new()
+                .serialize(&h.to_dense(), &mut payload)
+                .expect("writing to memory does not fail");
+        }
+        Self { n: h.count, sum: h.sum, min: h.min, max: h.max, hdr: STANDARD.encode(payload) }
+    }
+}
+
+impl TryFrom<Packed> for Histogram {
+    type Error = Damaged;
+
+    fn try_from(packed: Packed) -> Result<Self, Damaged> {
+        if packed.n == 0 {
+            return Ok(Self::default());
+        }
+        let payload = STANDARD.decode(&packed.hdr).map_err(|e| Damaged(e.to_string()))?;
+        let dense: Dense<u64> = Deserializer::new()
+            .deserialize(&mut Cursor::new(payload))
+            .map_err(|e| Damaged(format!("{e:?}")))?;
+        if dense.len() != packed.n {
+            return Err(Damaged(format!("{} values where {} were said", dense.len(), packed.n)));
+        }
+        let buckets = dense
+            .iter_recorded()
+            .map(|v| (bucket(v.value_iterated_to()).0, v.count_at_value()))
+            .collect();
+        let Packed { n, sum, min, max, .. } = packed;
+        Ok(Self { buckets, count: n, sum, min, max })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn of(values: &[u64]) -> Histogram {
+        let mut h = Histogram::default();
+        values.iter().for_each(|&v| h.record(Micros(v)));
+        h
+    }
+
+    proptest! {
+        #[test]
+        fn buckets_are_those_of_the_reference(us in 1u64..=HIGHEST.0) {
+            let dense = Histogram::default().to_dense();
+            prop_assert_eq!(bucket(us), (dense.lowest_equivalent(us), dense.highest_equivalent(us)));
+        }
+
+        #[test]
+        fn a_file_gives_back_what_was_written(values in prop::collection::vec(0u64..5_000_000_000, 0..60)) {
+            let h = of(&values);
+            let text = serde_json::to_string(&h).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Histogram>(&text).unwrap(), h);
+        }
+
+        #[test]
+        fn merging_is_counting_together_in_any_grouping(
+            a in prop::collection::vec(1u64..10_000_000, 0..40),
+            b in prop::collection::vec(1u64..10_000_000, 0..40),
+            c in prop::collection::vec(1u64..10_000_000, 0..40),
+        ) {
+            let all: Vec<u64> = a.iter().chain(&b).chain(&c).copied().collect();
+            let mut left = of(&a);
+            left.merge(&of(&b));
+            left.merge(&of(&c));
+            let mut right = of(&c);
+            right.merge(&of(&b));
+            let mut right2 = of(&a);
+            right2.merge(&right);
+            prop_assert_eq!(&left, &of(&all));
+            prop_assert_eq!(&right2, &left);
+        }
+
+        #[test]
+        fn quantiles_rise_and_stay_within_a_thousandth(mut values in prop::collection::vec(1u64..3_000_000_000, 1..200)) {
+            let h = of(&values);
+            values.sort_unstable();
+            let mut last = Micros::ZERO;
+            for i in 0..=100 {
+                let q = f64::from(i) / 100.0;
+                let got = h.quantile(q);
+                let rank = ((q * values.len() as f64).ceil() as usize).max(1);
+                let exact = values[rank - 1];
+                prop_assert!(got >= last);
+                prop_assert!(got.0.abs_diff(exact) as f64 <= exact as f64 / 1000.0 + 1.0);
+                last = got;
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_one_answers_zero() {
+        let h = Histogram::default();
+        assert_eq!((h.count(), h.mean(), h.quantile(0.5)), (0, Micros::ZERO, Micros::ZERO));
+    }
+
+    #[test]
+    fn a_damaged_payload_is_refused() {
+        let mut text = serde_json::to_string(&of(&[5, 6])).unwrap();
+        text = text.replace("\"n\":2", "\"n\":3");
+        assert!(serde_json::from_str::<Histogram>(&text).is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! What happened in each second of a cell.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{histogram::Histogram, micros::Micros};
+
+/// One second, from T0 + n to T0 + n + 1; a request belongs to the second it ended in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Second {
+    /// Response times of requests that succeeded.
+    #[serde(skip_serializing_if = "nothing")]
+    #[serde(default)]
+    pub ok: Histogram,
+    /// Response times of requests that failed.
+    #[serde(skip_serializing_if = "nothing")]
+    #[serde(default)]
+    pub failed: Histogram,
+    /// Bytes of the answers' bodies.
+    #[serde(default)]
+    pub body_bytes: u64,
+    /// Jobs submitted less jobs ended, in this second.
+    #[serde(default)]
+    pub jobs_change: i64,
+}
+
+fn nothing(h: &Histogram) -> bool {
+    h.count() == 0
+}
+
+/// The seconds of a cell by their number; empty ones are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Series(pub BTreeMap<u64, Second>);
+
+impl Series {
+    /// The second that holds this moment.
+    pub fn at(&mut self, moment: Micros) -> &mut Second {
+        self.0.entry(moment.0 / 1_000_000).or_default()
+    }
+
+    /// Adds another series second by second. Associative and commutative.
+    pub fn merge(&mut self, other: &Self) {
+        for (n, theirs) in &other.0 {
+            let ours = self.0.entry(*n).or_default();
+            ours.ok.merge(&theirs.ok);
+            ours.failed.merge(&theirs.failed);
+            ours.body_bytes += theirs.body_bytes;
+            ours.jobs_change += theirs.jobs_change;
+        }
+    }
+}
