@@ -22,22 +22,32 @@ pub struct Span {
 impl Span {
     /// A duration known to the microsecond.
     pub fn exact(d: Micros) -> Self {
-        Self { least: d, most: Some(d) }
+        Self {
+            least: d,
+            most: Some(d),
+        }
     }
 
     /// A duration known to be at least this.
     pub fn at_least(d: Micros) -> Self {
-        Self { least: d, most: None }
+        Self {
+            least: d,
+            most: None,
+        }
     }
 
     /// Midpoint of the bounds; the lower bound when censored.
     pub fn midpoint(self) -> Micros {
-        Micros(self.most.map_or(self.least.0, |m| self.least.0.midpoint(m.0)))
+        Micros(
+            self.most
+                .map_or(self.least.0, |m| self.least.0.midpoint(m.0)),
+        )
     }
 
     /// Half the distance of the bounds; `None` when censored.
     pub fn half_width(self) -> Option<Micros> {
-        self.most.map(|m| Micros(m.saturating_sub(self.least).0.div_ceil(2)))
+        self.most
+            .map(|m| Micros(m.saturating_sub(self.least).0.div_ceil(2)))
     }
 }
 
@@ -101,7 +111,11 @@ impl Sample {
     /// Mean of the finished ones; `None` when there are none.
     pub fn mean(&self) -> Option<Micros> {
         let n = self.count() - self.censored;
-        (n > 0).then(|| Micros((self.value[..n].iter().map(|&v| u128::from(v)).sum::<u128>() / n as u128) as u64))
+        (n > 0).then(|| {
+            Micros(
+                (self.value[..n].iter().map(|&v| u128::from(v)).sum::<u128>() / n as u128) as u64,
+            )
+        })
     }
 
     /// The smallest, exact or bound; `None` when empty.
@@ -116,7 +130,9 @@ impl Sample {
 
     /// Median half-width of the finished intervals: how blurred the sample is.
     pub fn half_width(&self) -> Option<Micros> {
-        self.half_widths.get(self.half_widths.len().saturating_sub(1) / 2).map(|&v| Micros(v))
+        self.half_widths
+            .get(self.half_widths.len().saturating_sub(1) / 2)
+            .map(|&v| Micros(v))
     }
 
     /// The quantile `q` (0 < q < 1) at rank ⌈q·n⌉; `None` when empty.
@@ -135,10 +151,22 @@ impl Sample {
         self.at_rank(rank, low, high, n as f64 >= 10.0 / (1.0 - q) - 1e-9)
     }
 
-    fn at_rank(&self, rank: usize, low: Option<Micros>, high: Option<Micros>, supported: bool) -> Option<Quantile> {
+    fn at_rank(
+        &self,
+        rank: usize,
+        low: Option<Micros>,
+        high: Option<Micros>,
+        supported: bool,
+    ) -> Option<Quantile> {
         let (value, bound) = (*self.value.get(rank)?, self.bound[rank]);
         let at_least = value != bound;
-        Some(Quantile { value: Micros(bound), at_least, low, high, supported })
+        Some(Quantile {
+            value: Micros(bound),
+            at_least,
+            low,
+            high,
+            supported,
+        })
     }
 }
 
@@ -200,7 +228,10 @@ mod tests {
         let hundred: Vec<u64> = (1..=100).collect();
         let sample = exact(&hundred);
         let p50 = sample.quantile(0.5).unwrap();
-        assert_eq!((p50.value, p50.supported, p50.at_least), (Micros(50), true, false));
+        assert_eq!(
+            (p50.value, p50.supported, p50.at_least),
+            (Micros(50), true, false)
+        );
         assert!(!sample.quantile(0.95).unwrap().supported, "p95 wants 200");
         let two_hundred: Vec<u64> = (1..=200).collect();
         assert!(exact(&two_hundred).quantile(0.95).unwrap().supported);
@@ -221,7 +252,10 @@ mod tests {
 
     #[test]
     fn intervals_are_reported_by_midpoint_and_half_width() {
-        let sample = Sample::new([Span { least: Micros(10), most: Some(Micros(20)) }]);
+        let sample = Sample::new([Span {
+            least: Micros(10),
+            most: Some(Micros(20)),
+        }]);
         assert_eq!(sample.quantile(0.5).unwrap().value, Micros(15));
         assert_eq!(sample.half_width(), Some(Micros(5)));
     }

@@ -90,18 +90,75 @@ impl fmt::Display for Micros {
     }
 }
 
+/// Reads `250us`, `500ms`, `30s`, `2m`, `1.5h` and sums of them such as `1m30s`; a unit is needed.
+pub fn parse(text: &str) -> Option<Micros> {
+    let (mut rest, mut total) = (text.trim(), 0.0);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let value: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        total += value
+            * match &rest[..unit] {
+                "us" | "µs" => 1.0,
+                "ms" => 1e3,
+                "s" => 1e6,
+                "m" | "min" => 60e6,
+                "h" => 3600e6,
+                _ => return None,
+            };
+        rest = &rest[unit..];
+    }
+    (total <= 1e15).then_some(Micros(total.round() as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn spans_are_read_with_their_unit() {
+        let read = ["500ms", "30s", "1m30s", "1.5h", "7us"].map(|t| parse(t).map(|m| m.0));
+        let us = [500_000, 30_000_000, 90_000_000, 5_400_000_000, 7].map(Some);
+        assert_eq!(read, us);
+        assert!(
+            ["", "5", "s", "5 parsec", "-3s", "1.2.3s"]
+                .iter()
+                .all(|t| parse(t).is_none())
+        );
+    }
+
+    #[test]
     fn reads_as_a_person_would_write_it() {
-        let said: Vec<String> = [0, 870, 1_500, 12_340, 870_000, 4_560_000, 200_000_000, 3_725_000_000]
-            .map(|us| Micros(us).to_string())
-            .to_vec();
+        let said: Vec<String> = [
+            0,
+            870,
+            1_500,
+            12_340,
+            870_000,
+            4_560_000,
+            200_000_000,
+            3_725_000_000,
+        ]
+        .map(|us| Micros(us).to_string())
+        .to_vec();
         assert_eq!(
             said,
-            ["0 µs", "870 µs", "1.50 ms", "12.3 ms", "870 ms", "4.56 s", "3m 20s", "1h 02m 05s"]
+            [
+                "0 µs",
+                "870 µs",
+                "1.50 ms",
+                "12.3 ms",
+                "870 ms",
+                "4.56 s",
+                "3m 20s",
+                "1h 02m 05s"
+            ]
         );
     }
 }

@@ -153,6 +153,20 @@ pub struct Job {
     pub backwards: Vec<(JobState, JobState)>,
     /// State names that we do not know.
     pub unknown_states: BTreeSet<String>,
+    /// What came of our canceling it, when we gave it up.
+    pub cancel: Option<Cancel>,
+}
+
+/// The target's answer to a cancel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cancel {
+    /// It was not terminal before and is canceled now.
+    Done,
+    /// It was in that state, which cannot be canceled.
+    TooLate(String),
+    /// It was refused, or there was no answer: why.
+    Refused(String),
 }
 
 /// A job as the target's own list has it.
@@ -207,12 +221,20 @@ impl Health {
     /// Little's law over users: the share of their time that neither a request, nor an intended
     /// wait, nor the check of results accounts for, 0 to 1. It is the generator's own delay.
     pub fn unaccounted(&self) -> f64 {
-        ratio(self.user_time.saturating_sub(self.in_flight + self.waiting + self.checking), self.user_time)
+        ratio(
+            self.user_time
+                .saturating_sub(self.in_flight + self.waiting + self.checking),
+            self.user_time,
+        )
     }
 }
 
 fn ratio(part: Micros, whole: Micros) -> f64 {
-    if whole == Micros::ZERO { 0.0 } else { part.0 as f64 / whole.0 as f64 }
+    if whole == Micros::ZERO {
+        0.0
+    } else {
+        part.0 as f64 / whole.0 as f64
+    }
 }
 
 /// Live counts for the progress line. Changes, so that they add up over workers.
@@ -358,7 +380,11 @@ mod tests {
         (vec(request, 0..12), vec((0u32..50, 0u32..3), 0..6)).prop_map(|(requests, jobs)| {
             let mut t = Totals::default();
             for (kind, us, ok) in requests {
-                let key = RequestKey { phase: Phase::Load, method: "GET".into(), name: format!("/{kind}") };
+                let key = RequestKey {
+                    phase: Phase::Load,
+                    method: "GET".into(),
+                    name: format!("/{kind}"),
+                };
                 let stats = t.requests.entry(key).or_default();
                 let histogram = if ok { &mut stats.ok } else { &mut stats.failed };
                 histogram.record(Micros(us));
@@ -367,9 +393,21 @@ mod tests {
                 t.health.user_time += Micros(us);
                 t.health.sockets = t.health.sockets.max(us % 17);
                 if !ok {
-                    let key = ErrorKey { method: "GET".into(), name: "/".into(), error: format!("e{kind}") };
+                    let key = ErrorKey {
+                        method: "GET".into(),
+                        name: "/".into(),
+                        error: format!("e{kind}"),
+                    };
                     t.merge(Totals {
-                        errors: [(key, ErrorStats { count: 1, first: us, last: us })].into(),
+                        errors: [(
+                            key,
+                            ErrorStats {
+                                count: 1,
+                                first: us,
+                                last: us,
+                            },
+                        )]
+                        .into(),
                         ..Totals::default()
                     });
                 }
@@ -385,6 +423,7 @@ mod tests {
                     results: None,
                     backwards: Vec::new(),
                     unknown_states: BTreeSet::new(),
+                    cancel: None,
                 };
                 t.progress.submitted += 1;
                 t.jobs.insert(JobKey { user, nth }, job);

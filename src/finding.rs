@@ -1,0 +1,284 @@
+//! Findings: what a cell revealed about the target that a number alone would hide.
+//!
+//! A finding is a fact with its evidence; whether the run passes is `verdict`'s business.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ledger::Ledger,
+    micros::Micros,
+    snapshot::{Cancel, Job, Totals},
+    timeline::{JobOutcome, JobState, Stage},
+};
+
+/// How many examples a finding carries.
+const EXAMPLES: usize = 3;
+
+/// One kind of thing found in one cell, with how often and examples.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was found.
+    pub kind: Kind,
+    /// How often in the cell.
+    pub count: u64,
+    /// The first few job ids or texts that show it.
+    pub examples: Vec<String>,
+}
+
+/// What can be found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Kind {
+    /// The target's list gives the job an end time, yet its state is not terminal: a COMPLETED
+    /// was overwritten.
+    CompletedOverwritten {
+        /// The state it is in for good.
+        state: JobState,
+    },
+    /// No terminal state within the job timeout.
+    Stuck {
+        /// The state it hangs in.
+        state: JobState,
+    },
+    /// The state went against the order of a job's life.
+    WentBackwards {
+        /// From this.
+        from: JobState,
+        /// To this.
+        to: JobState,
+    },
+    /// Estimators or pages stand in the results more than once.
+    DuplicateResults,
+    /// Jobs of one input have results of different shapes.
+    ResultsDiffer,
+    /// The results make no sense or are missing though the job is COMPLETED.
+    BrokenResults {
+        /// What was wrong.
+        what: String,
+    },
+    /// The target has a job whose submit it never answered as accepted.
+    GhostJob,
+    /// One submit made two jobs.
+    DuplicateJob,
+    /// An accepted job is not in the target's list.
+    VanishedJob,
+    /// The target answers 404 for a job it accepted.
+    LostJob,
+    /// The target said FAILED.
+    FailedJob,
+    /// Submits were refused.
+    RejectedSubmit {
+        /// HTTP status, 0 for none.
+        status: u16,
+    },
+    /// A state name outside the contract.
+    UnknownState,
+    /// A job that we gave up could not be canceled, or did not become terminal.
+    NotQuiet,
+    /// The target could not be asked for its own list.
+    Unreconciled,
+    /// The poll interval blurs a stage by more than 5 % of its median.
+    PollTooCoarse {
+        /// The stage.
+        stage: Stage,
+        /// Its median.
+        median: Micros,
+        /// The poll interval.
+        interval: Micros,
+    },
+    /// States that no poll saw in some jobs, because they were shorter than the poll interval.
+    SkippedState {
+        /// The state.
+        state: JobState,
+    },
+}
+
+impl Kind {
+    /// Whether it speaks of how we looked and not of the target.
+    pub fn is_about_us(&self) -> bool {
+        matches!(self, Self::PollTooCoarse { .. } | Self::SkippedState { .. })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CompletedOverwritten { state } => write!(
+                f,
+                "COMPLETED overwritten: the target's list has an end time, but the job stays {state}"
+            ),
+            Self::Stuck { state } => write!(f, "stuck in {state} until the job timeout"),
+            Self::WentBackwards { from, to } => {
+                write!(f, "state went backwards from {from} to {to}")
+            }
+            Self::DuplicateResults => {
+                f.write_str("results stored more than once: duplicate estimators or pages")
+            }
+            Self::ResultsDiffer => f.write_str("results of one input differ in shape"),
+            Self::BrokenResults { what } => {
+                write!(f, "COMPLETED, but the results are broken: {what}")
+            }
+            Self::GhostJob => {
+                f.write_str("ghost: the target has a job whose submit it did not accept")
+            }
+            Self::DuplicateJob => f.write_str("duplicate: one submit made more than one job"),
+            Self::VanishedJob => {
+                f.write_str("vanished: an accepted job is not in the target's list")
+            }
+            Self::LostJob => f.write_str("lost: the target answers 404 for a job it accepted"),
+            Self::FailedJob => f.write_str("the target ended the job as FAILED"),
+            Self::RejectedSubmit { status: 0 } => f.write_str("submit got no answer"),
+            Self::RejectedSubmit { status } => write!(f, "submit refused with status {status}"),
+            Self::UnknownState => f.write_str("state name outside the contract"),
+            Self::NotQuiet => f.write_str(
+                "a job that was given up could not be made terminal; it may load later cells",
+            ),
+            Self::Unreconciled => f.write_str("the target's own list of jobs could not be read"),
+            Self::PollTooCoarse {
+                stage,
+                median,
+                interval,
+            } => write!(
+                f,
+                "the poll interval ({interval}) exceeds 5 % of the median {stage} stage ({median}): lower --poll-interval for sharper figures"
+            ),
+            Self::SkippedState { state } => {
+                write!(f, "{state} was shorter than the poll interval and not seen")
+            }
+        }
+    }
+}
+
+/// Everything that one cell revealed, in the order of [`Kind`].
+pub fn of_cell(totals: &Totals, ledger: &Ledger, poll_interval: Micros) -> Vec<Finding> {
+    let mut found = Notes::default();
+    for job in totals.jobs.values() {
+        of_job(job, totals, &mut found);
+    }
+    results_differ(totals, &mut found);
+    ledger
+        .ghosts
+        .iter()
+        .for_each(|id| found.note(Kind::GhostJob, id));
+    ledger
+        .duplicates
+        .iter()
+        .for_each(|id| found.note(Kind::DuplicateJob, id));
+    ledger
+        .vanished
+        .iter()
+        .for_each(|id| found.note(Kind::VanishedJob, id));
+    for (id, state) in &totals.target.unfinished {
+        found.note(Kind::NotQuiet, &format!("{id} ({state})"));
+    }
+    totals
+        .target
+        .errors
+        .iter()
+        .for_each(|e| found.note(Kind::Unreconciled, e));
+    for stage in Stage::ALL.into_iter().filter(|s| s.is_polled()) {
+        let spans = totals.jobs.values().filter_map(|j| j.timeline.stage(stage));
+        let sample = crate::estimate::Sample::new(spans);
+        let Some(p50) = sample.quantile(0.5) else {
+            continue;
+        };
+        if !p50.at_least && p50.value.0 < poll_interval.0.saturating_mul(20) {
+            let kind = Kind::PollTooCoarse {
+                stage,
+                median: p50.value,
+                interval: poll_interval,
+            };
+            found.0.insert(kind, (sample.count() as u64, Vec::new()));
+        }
+    }
+    found
+        .0
+        .into_iter()
+        .map(|(kind, (count, examples))| Finding {
+            kind,
+            count,
+            examples,
+        })
+        .collect()
+}
+
+fn of_job(job: &Job, totals: &Totals, found: &mut Notes) {
+    let id = job.job_id.as_deref().unwrap_or(&job.title);
+    match &job.outcome {
+        JobOutcome::Fetched | JobOutcome::Canceled => {}
+        JobOutcome::TimedOut { in_state } => {
+            let ended = totals
+                .target
+                .listed
+                .get(id)
+                .is_some_and(|row| row.end_time.is_some());
+            let late = matches!(&job.cancel, Some(Cancel::TooLate(s)) if JobState::parse(s).is_some_and(JobState::is_terminal));
+            let state = *in_state;
+            found.note(
+                if ended && !late {
+                    Kind::CompletedOverwritten { state }
+                } else {
+                    Kind::Stuck { state }
+                },
+                id,
+            );
+        }
+        JobOutcome::Rejected { status } => found.note(Kind::RejectedSubmit { status: *status }, id),
+        JobOutcome::Lost => found.note(Kind::LostJob, id),
+        JobOutcome::Failed => found.note(Kind::FailedJob, id),
+        JobOutcome::Broken { what } => found.note(Kind::BrokenResults { what: what.clone() }, id),
+    }
+    for (from, to) in &job.backwards {
+        let (from, to) = (*from, *to);
+        found.note(Kind::WentBackwards { from, to }, id);
+    }
+    if job.results.as_ref().is_some_and(|r| r.duplicates > 0) {
+        found.note(Kind::DuplicateResults, id);
+    }
+    job.unknown_states
+        .iter()
+        .for_each(|s| found.note(Kind::UnknownState, s));
+    if job.outcome == JobOutcome::Fetched {
+        for state in job.timeline.skipped() {
+            found.note(Kind::SkippedState { state }, id);
+        }
+    }
+}
+
+/// Jobs whose results are shaped unlike those of most others.
+fn results_differ(totals: &Totals, found: &mut Notes) {
+    let mut shapes: BTreeMap<&str, Vec<&Job>> = BTreeMap::new();
+    for job in totals.jobs.values() {
+        if let Some(results) = &job.results {
+            shapes.entry(&results.shape).or_default().push(job);
+        }
+    }
+    let Some((&usual, _)) = shapes.iter().max_by_key(|(_, jobs)| jobs.len()) else {
+        return;
+    };
+    for job in shapes
+        .iter()
+        .filter(|(s, _)| **s != usual)
+        .flat_map(|(_, jobs)| jobs)
+    {
+        found.note(
+            Kind::ResultsDiffer,
+            job.job_id.as_deref().unwrap_or(&job.title),
+        );
+    }
+}
+
+#[derive(Default)]
+struct Notes(BTreeMap<Kind, (u64, Vec<String>)>);
+
+impl Notes {
+    fn note(&mut self, kind: Kind, example: &str) {
+        let (count, examples) = self.0.entry(kind).or_default();
+        *count += 1;
+        if examples.len() < EXAMPLES {
+            examples.push(example.to_owned());
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a whole run is judged by when its cells are done: thresholds held against the pooled
+//! figures, and whether the plan was carried out.
+
+use crate::{
+    estimate::Quantile,
+    micros::Micros,
+    record::RunRecord,
+    summary::ScenarioSummary,
+    threshold::{Aggregate, Figure, Threshold},
+    verdict::{self, Check, Rule, Verdict},
+};
+
+/// Applies the rules of the whole run and sets its verdict.
+pub fn close(run: &mut RunRecord) {
+    let summaries = ScenarioSummary::of_run(run);
+    let mut checks: Vec<Check> = run
+        .thresholds
+        .iter()
+        .flat_map(|t| check(t, &summaries))
+        .collect();
+    let (done, planned) = (run.measured().count(), run.plan.measured().count());
+    let evidence = match &run.stopped {
+        Some(why) => format!("{done} of {planned} cells: {why}"),
+        None => format!("{done} of {planned} cells"),
+    };
+    checks.push(Check::new(
+        Rule::RunComplete,
+        done == planned,
+        Verdict::Invalid,
+        evidence,
+    ));
+    run.checks = checks;
+    run.verdict = Some(verdict::worst(run.all_checks()));
+}
+
+/// Holds every scenario a threshold speaks of against it. A figure that is missing, or known
+/// only to be at least something, does not show that the limit is kept, so it fails.
+fn check(threshold: &Threshold, summaries: &[ScenarioSummary]) -> Vec<Check> {
+    let mut checks: Vec<Check> = summaries
+        .iter()
+        .filter(|s| threshold.scenario().is_none_or(|id| *id == s.scenario.id))
+        .map(|s| {
+            let (kept, said) = measure(threshold, s);
+            let evidence = format!("{threshold} in {}: {said}", s.scenario.id);
+            Check::new(Rule::Threshold, kept, Verdict::Fail, evidence)
+        })
+        .collect();
+    if checks.is_empty() {
+        let evidence = format!("{threshold}: no such scenario was measured");
+        checks.push(Check::new(Rule::Threshold, false, Verdict::Fail, evidence));
+    }
+    checks
+}
+
+fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
+    let kept = |value: f64| threshold.is_kept_by(value);
+    let time = |us: Micros, n: u64| (kept(us.0 as f64), format!("{us} (n={n})"));
+    let share = |part: u64, whole: u64| match whole {
+        0 => (false, "no data".into()),
+        _ => (
+            kept(part as f64 / whole as f64),
+            format!(
+                "{:.2} % ({part} of {whole})",
+                part as f64 / whole as f64 * 100.0
+            ),
+        ),
+    };
+    match threshold.figure() {
+        Figure::Stage(stage, aggregate) => {
+            let sample = &s.stage(stage).sample;
+            let n = sample.count() as u64;
+            let bounded = |q: Option<Quantile>| match q {
+                None => (false, "no data".into()),
+                Some(q) if q.at_least => {
+                    (false, format!(">= {} (n={n}, some unfinished)", q.value))
+                }
+                Some(q) => time(q.value, n),
+            };
+            match aggregate {
+                Aggregate::Quantile(q) => bounded(sample.quantile(q)),
+                Aggregate::Max => bounded(sample.max()),
+                Aggregate::Mean if sample.censored() > 0 => (
+                    false,
+                    format!("{} of {n} unfinished, no mean", sample.censored()),
+                ),
+                Aggregate::Mean => sample
+                    .mean()
+                    .map_or((false, "no data".into()), |m| time(m, n)),
+            }
+        }
+        Figure::Requests(aggregate) => {
+            let mut h = s.all.ok.clone();
+            h.merge(&s.all.failed);
+            if h.count() == 0 {
+                return (false, "no data".into());
+            }
+            let value = match aggregate {
+                Aggregate::Quantile(q) => h.quantile(q),
+                Aggregate::Mean => h.mean(),
+                Aggregate::Max => h.max(),
+            };
+            time(value, h.count())
+        }
+        Figure::JobFailures => share(s.not_fetched(), s.submitted),
+        Figure::RequestFailures => share(s.all.failed.count(), s.all.count()),
+    }
+}

@@ -1,0 +1,292 @@
+//! The run record, `run.json`: everything a report needs. Reports are drawn from nothing else.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    finding::{self, Finding},
+    ledger::Ledger,
+    micros::Micros,
+    plan::{Cell, CellKind, Plan},
+    snapshot::Totals,
+    threshold::Threshold,
+    verdict::{self, Check, Verdict},
+};
+
+/// Version of the format; a record with another one is refused.
+pub const SCHEMA: u32 = 1;
+/// Name of the record in a run's folder.
+pub const FILE: &str = "run.json";
+
+/// Everything about one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Unique name of the run; job titles carry it.
+    pub run_id: String,
+    /// What the folder is called after: the scenario's id, or a label given.
+    pub label: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// When the last cell ended, as far as the run got.
+    pub finished: Option<Timestamp>,
+    /// The program.
+    pub build: Build,
+    /// The command line as typed, secrets never among it.
+    pub command: String,
+    /// The machine the generator ran on.
+    pub host: Host,
+    /// The target.
+    pub target: Target,
+    /// What was planned.
+    pub plan: Plan,
+    /// Limits asked for on the command line.
+    pub thresholds: Vec<Threshold>,
+    /// Cells that ended, in the order they ran; warm-ups included, without their totals.
+    pub cells: Vec<CellRecord>,
+    /// Rules on the whole run; filled when it ends.
+    pub checks: Vec<Check>,
+    /// Worst of all checks; `None` while the run goes on.
+    pub verdict: Option<Verdict>,
+    /// Why the run stopped before its plan was done.
+    pub stopped: Option<String>,
+}
+
+/// The program that measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// springtide's version.
+    pub version: String,
+    /// Git revision it was built from, `-dirty` when changed; `unknown` outside a checkout.
+    pub revision: String,
+    /// `release` or `debug`.
+    pub profile: String,
+    /// Goose's version.
+    pub goose: String,
+}
+
+/// The machine that measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// CPU model.
+    pub cpu: String,
+    /// Cores it may use.
+    pub cores: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Kernel release.
+    pub kernel: String,
+    /// Open files allowed.
+    pub open_files: u64,
+}
+
+/// The system under test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Whether it is the stand-in: its figures say nothing about any real backend.
+    pub stand_in: bool,
+    /// Its address; no credentials.
+    pub url: String,
+    /// What `GET /` answered.
+    pub hello: String,
+    /// Its `Server` header, if any.
+    pub server: Option<String>,
+    /// Whether it keeps connections open between requests.
+    pub keep_alive: bool,
+}
+
+/// One cell that ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellRecord {
+    /// What was planned.
+    pub cell: Cell,
+    /// T0 in Unix microseconds of the worker's clock.
+    pub t0_unix: u64,
+    /// T0 to the last job's outcome.
+    pub duration: Micros,
+    /// Everything measured; empty for a warm-up.
+    pub totals: Totals,
+    /// Frames of each worker.
+    pub workers: BTreeMap<u32, u64>,
+    /// The books.
+    pub ledger: Ledger,
+    /// What was found.
+    pub findings: Vec<Finding>,
+    /// Every rule, applied.
+    pub checks: Vec<Check>,
+    /// Their worst.
+    pub verdict: Verdict,
+}
+
+impl CellRecord {
+    /// Closes a cell: draws up its books, lists its findings, applies the rules.
+    pub fn close(
+        cell: Cell,
+        plan: &Plan,
+        totals: Totals,
+        t0_unix: u64,
+        workers: BTreeMap<u32, u64>,
+        frames: Option<String>,
+    ) -> Self {
+        let ledger = Ledger::of(&totals);
+        let findings = finding::of_cell(&totals, &ledger, plan.settings.poll_interval);
+        let checks = verdict::of_cell(
+            &cell,
+            &ledger,
+            &findings,
+            &totals.health,
+            &plan.settings.limits,
+            frames,
+        );
+        let duration = totals
+            .jobs
+            .values()
+            .map(|j| j.timeline.ended)
+            .max()
+            .unwrap_or_default();
+        let verdict = verdict::worst(&checks);
+        Self {
+            cell,
+            t0_unix,
+            duration,
+            totals,
+            workers,
+            ledger,
+            findings,
+            checks,
+            verdict,
+        }
+    }
+
+    /// The same without its measurements, as a warm-up is kept.
+    pub fn without_totals(self) -> Self {
+        Self {
+            totals: Totals::default(),
+            ..self
+        }
+    }
+}
+
+impl RunRecord {
+    /// The cells that count.
+    pub fn measured(&self) -> impl Iterator<Item = &CellRecord> {
+        self.cells
+            .iter()
+            .filter(|c| c.cell.kind == CellKind::Measured)
+    }
+
+    /// The checks of every measured cell and of the run.
+    pub fn all_checks(&self) -> impl Iterator<Item = &Check> + Clone {
+        self.cells
+            .iter()
+            .filter(|c| c.cell.kind == CellKind::Measured)
+            .flat_map(|c| &c.checks)
+            .chain(&self.checks)
+    }
+}
+
+/// Why a record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no run record.
+    #[error("{path}: not a run record: {source}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where it fails.
+        source: serde_json::Error,
+    },
+    /// It is of another version of springtide.
+    #[error("{path}: record of schema {found}, this springtide reads {SCHEMA}")]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+    },
+}
+
+impl RunRecord {
+    /// Reads the record of a run's folder, or the file itself.
+    ///
+    /// # Errors
+    /// When it is not there, damaged or of another schema.
+    pub fn load(at: &Path) -> Result<Self, RecordError> {
+        let path = if at.is_dir() {
+            at.join(FILE)
+        } else {
+            at.to_owned()
+        };
+        let bytes = fs::read(&path).map_err(|source| RecordError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        let damaged = |source| RecordError::Damaged {
+            path: path.clone(),
+            source,
+        };
+        let Version { schema } = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if schema != SCHEMA {
+            return Err(RecordError::Schema {
+                path,
+                found: schema,
+            });
+        }
+        serde_json::from_slice(&bytes).map_err(damaged)
+    }
+
+    /// Writes it into the run's folder, whole or not at all.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to; the record before is then still there.
+    pub fn save(&self, folder: &Path) -> Result<(), RecordError> {
+        let bytes = serde_json::to_vec(self).expect("a record is plain data");
+        write_whole(&folder.join(FILE), &bytes)
+    }
+}
+
+/// Writes a file so that readers see the old or the new one, never a part; a crash or a full disk
+/// leaves the old one.
+///
+/// # Errors
+/// What the system said, with the path.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    let io = |source| RecordError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let written = fs::File::create(&part).and_then(|mut file| {
+        io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()
+    });
+    written
+        .and_then(|()| fs::rename(&part, path))
+        .map_err(|source| {
+            let _ = fs::remove_file(&part);
+            io(source)
+        })
+}

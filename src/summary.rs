@@ -1,0 +1,235 @@
+//! A scenario's figures, pooled over its cells: what thresholds are held against and every report
+//! prints. Computed from the run record, never stored.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    estimate::{Quantile, Sample, Span},
+    micros::Micros,
+    record::{CellRecord, RunRecord},
+    scenario::Scenario,
+    snapshot::{Job, JobKey, Phase, RequestKey, RequestStats},
+    timeline::{JobOutcome, Stage},
+    verdict::Verdict,
+};
+
+/// Where a figure comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The client's own clock: exact.
+    Client,
+    /// Changes seen between two polls: an interval.
+    Poll,
+}
+
+impl Source {
+    /// The name in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Poll => "poll",
+        }
+    }
+}
+
+/// One stage of all jobs of a scenario.
+#[derive(Debug, Clone)]
+pub struct StageSummary {
+    /// The stage.
+    pub stage: Stage,
+    /// Who clocked it.
+    pub source: Source,
+    /// The durations.
+    pub sample: Sample,
+}
+
+impl StageSummary {
+    /// The quantile `q`; `None` without any job.
+    pub fn quantile(&self, q: f64) -> Option<Quantile> {
+        self.sample.quantile(q)
+    }
+}
+
+/// What polling cost the target.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Observer {
+    /// Answered polls per job.
+    pub polls_per_job: f64,
+    /// Bytes of the polls' answers on the wire, all jobs.
+    pub poll_bytes: u64,
+    /// Share of the time the target spent answering us that went to polls, 0 to 1.
+    pub share_of_api_time: f64,
+}
+
+/// One scenario of a run.
+#[derive(Debug, Clone)]
+pub struct ScenarioSummary {
+    /// Its row, overrides applied.
+    pub scenario: Scenario,
+    /// Cells that were measured.
+    pub cells: usize,
+    /// Of them, cells that cannot be trusted; the figures leave them out unless there are no others.
+    pub invalid: usize,
+    /// Whether the figures come from INVALID cells because there were no others.
+    pub untrusted: bool,
+    /// Jobs submitted in the cells that count.
+    pub submitted: u64,
+    /// Jobs by kind of outcome.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Ledger residual of all cells, INVALID ones included.
+    pub residual: u64,
+    /// Each stage, in the order of a job's life.
+    pub stages: Vec<StageSummary>,
+    /// Load-phase requests by method and path.
+    pub requests: BTreeMap<RequestKey, RequestStats>,
+    /// All of them together.
+    pub all: RequestStats,
+    /// Time from T0 to the last outcome, all cells that count.
+    pub duration: Micros,
+    /// What polling cost.
+    pub observer: Observer,
+    /// The worst verdict of its cells.
+    pub verdict: Verdict,
+}
+
+impl ScenarioSummary {
+    /// Pools the cells of one scenario.
+    pub fn of(run: &RunRecord, scenario: &Scenario) -> Self {
+        let cells: Vec<&CellRecord> = run
+            .measured()
+            .filter(|c| c.cell.scenario == scenario.id)
+            .collect();
+        let invalid = cells
+            .iter()
+            .filter(|c| c.verdict == Verdict::Invalid)
+            .count();
+        let untrusted = invalid == cells.len() && invalid > 0;
+        let counted = || {
+            cells
+                .iter()
+                .filter(|c| untrusted || c.verdict != Verdict::Invalid)
+        };
+        let jobs = || counted().flat_map(|c| c.totals.jobs.values());
+
+        let mut requests: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
+        let mut all = RequestStats::default();
+        for (key, stats) in counted().flat_map(|c| c.totals.phase(Phase::Load)) {
+            requests.entry(key.clone()).or_default().merge(stats);
+            all.merge(stats);
+        }
+        let mut outcomes = BTreeMap::new();
+        for kind in JobOutcome::KINDS {
+            outcomes.insert(
+                kind.to_owned(),
+                counted().map(|c| c.ledger.count(kind)).sum(),
+            );
+        }
+        Self {
+            cells: cells.len(),
+            invalid,
+            untrusted,
+            submitted: counted().map(|c| c.ledger.submitted).sum(),
+            residual: cells.iter().map(|c| c.ledger.residual()).sum(),
+            outcomes,
+            stages: Stage::ALL.into_iter().map(|s| stage(s, jobs())).collect(),
+            duration: counted().map(|c| c.duration).sum(),
+            observer: observer(jobs(), &requests, &all),
+            verdict: cells
+                .iter()
+                .map(|c| c.verdict)
+                .max()
+                .unwrap_or(Verdict::Invalid),
+            requests,
+            all,
+            scenario: scenario.clone(),
+        }
+    }
+
+    /// Every scenario of the run's plan that has a finished cell.
+    pub fn of_run(run: &RunRecord) -> Vec<Self> {
+        run.plan
+            .scenarios
+            .iter()
+            .map(|s| Self::of(run, s))
+            .filter(|s| s.cells > 0)
+            .collect()
+    }
+
+    /// The figures of one stage.
+    pub fn stage(&self, stage: Stage) -> &StageSummary {
+        self.stages
+            .iter()
+            .find(|s| s.stage == stage)
+            .expect("every stage is summed up")
+    }
+
+    /// Jobs that ended other than fetched.
+    pub fn not_fetched(&self) -> u64 {
+        self.outcomes
+            .iter()
+            .filter(|(k, _)| *k != "fetched")
+            .map(|(_, n)| n)
+            .sum()
+    }
+
+    /// Share of jobs that were not fetched, 0 to 1; 0 without jobs.
+    pub fn failure_ratio(&self) -> f64 {
+        if self.submitted == 0 {
+            0.0
+        } else {
+            self.not_fetched() as f64 / self.submitted as f64
+        }
+    }
+}
+
+/// The jobs of a cell with their keys, in the order of their submits.
+pub fn jobs_in_order(cell: &CellRecord) -> Vec<(JobKey, &Job)> {
+    let mut jobs: Vec<(JobKey, &Job)> = cell.totals.jobs.iter().map(|(k, j)| (*k, j)).collect();
+    jobs.sort_by_key(|(k, j)| (j.timeline.submit.map_or(Micros::ZERO, |s| s.sent), *k));
+    jobs
+}
+
+fn stage<'a>(stage: Stage, jobs: impl Iterator<Item = &'a Job>) -> StageSummary {
+    let spans: Vec<Span> = jobs
+        .filter(|j| !matches!(j.outcome, JobOutcome::Rejected { .. }) || stage == Stage::Submit)
+        .filter_map(|j| j.timeline.stage(stage))
+        .collect();
+    let source = if stage.is_polled() {
+        Source::Poll
+    } else {
+        Source::Client
+    };
+    StageSummary {
+        stage,
+        source,
+        sample: Sample::new(spans),
+    }
+}
+
+fn observer<'a>(
+    jobs: impl Iterator<Item = &'a Job>,
+    requests: &BTreeMap<RequestKey, RequestStats>,
+    all: &RequestStats,
+) -> Observer {
+    let (mut n, mut polls, mut bytes) = (0u64, 0u64, 0u64);
+    for job in jobs {
+        n += 1;
+        polls += u64::from(job.timeline.polls);
+        bytes += job.timeline.poll_bytes;
+    }
+    let time = |s: &RequestStats| (s.ok.sum() + s.failed.sum()).0 as f64;
+    let polling: f64 = requests
+        .iter()
+        .filter(|(k, _)| k.method == "GET" && k.name == "/jobs")
+        .map(|(_, s)| time(s))
+        .sum();
+    Observer {
+        polls_per_job: if n == 0 { 0.0 } else { polls as f64 / n as f64 },
+        poll_bytes: bytes,
+        share_of_api_time: if time(all) == 0.0 {
+            0.0
+        } else {
+            polling / time(all)
+        },
+    }
+}
