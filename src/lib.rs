@@ -12,6 +12,7 @@ pub mod series;
 pub mod snapshot;
 pub mod state;
 pub mod summary;
+pub mod target;
 pub mod threshold;
 pub mod timeline;
 pub mod verdict;

@@ -1,0 +1,223 @@
+//! What the target's answers mean. Unknown fields are ignored, so that another release of the
+//! backend does not break a run; missing ones are an error that names them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hyper::header::{HeaderMap, SET_COOKIE};
+use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
+use sha2::{Digest, Sha256};
+
+use crate::{scenario::hex, snapshot::Results};
+
+/// Answer to a submit.
+#[derive(Debug, Deserialize)]
+pub struct Submitted {
+    /// Opaque id of the new job.
+    pub job_id: String,
+}
+
+/// Answer to a poll.
+#[derive(Debug, Deserialize)]
+pub struct Polled {
+    /// The name of its state.
+    pub job_state: String,
+}
+
+/// Answer to a cancel.
+#[derive(Debug, Deserialize)]
+pub struct Canceled {
+    /// There when it could not be canceled any more: the state it is in.
+    pub job_state: Option<String>,
+}
+
+/// One page of the account's jobs.
+#[derive(Debug, Deserialize)]
+pub struct Simulations {
+    /// How many pages there are.
+    pub page_count: u64,
+    /// The jobs of this page.
+    pub simulations: Vec<Simulation>,
+}
+
+/// One job of the account.
+#[derive(Debug, Deserialize)]
+pub struct Simulation {
+    /// Its id.
+    pub job_id: String,
+    /// Its title, ours if it is ours.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// When it ended, if the target says so.
+    #[serde(default)]
+    pub end_time: Option<String>,
+}
+
+/// Reads a JSON answer.
+///
+/// # Errors
+/// One short line without ids: not JSON (and what it looks like), or which field is missing.
+pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|e| match e.classify() {
+        serde_json::error::Category::Data => {
+            let text = e.to_string();
+            let what = text.split(" at line").next().unwrap_or_default();
+            format!("unexpected answer: {what}")
+        }
+        _ if looks_like_html(body) => "HTML instead of JSON".into(),
+        _ if body.is_empty() => "empty body".into(),
+        _ => "not JSON".into(),
+    })
+}
+
+fn looks_like_html(body: &[u8]) -> bool {
+    let start = String::from_utf8_lossy(&body[..body.len().min(256)])
+        .trim_start()
+        .to_ascii_lowercase();
+    start.starts_with("<!doctype") || start.starts_with("<html")
+}
+
+/// The `message` of an answer, shortened; a word on its looks when it has none.
+pub fn message(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Message {
+        message: String,
+    }
+    match serde_json::from_slice::<Message>(body) {
+        Ok(m) => m.message.chars().take(120).collect(),
+        Err(_) if looks_like_html(body) => "HTML page".into(),
+        Err(_) => "no message".into(),
+    }
+}
+
+/// The cookies an answer sets: name → value.
+pub fn cookies(headers: &HeaderMap) -> BTreeMap<String, String> {
+    headers
+        .get_all(SET_COOKIE)
+        .iter()
+        .filter_map(|v| v.to_str().ok()?.split(';').next()?.split_once('='))
+        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct ResultsBody {
+    estimators: Vec<Estimator>,
+}
+
+#[derive(Deserialize)]
+struct Estimator {
+    name: String,
+    pages: Vec<Page>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    dimensions: u32,
+    data: PageData,
+    #[serde(default)]
+    metadata: PageMetadata,
+}
+
+#[derive(Deserialize)]
+struct PageData {
+    values: Vec<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+struct PageMetadata {
+    #[serde(default)]
+    page_number: Option<serde_json::Value>,
+}
+
+/// Checks the results of a job: they parse, there is at least one estimator, and each has pages
+/// with values. CPU-bound: milliseconds per megabyte.
+///
+/// # Errors
+/// What is wrong with them, without ids.
+pub fn results(body: &[u8], wire_bytes: u64) -> Result<Results, String> {
+    let ResultsBody { estimators } = json(body)?;
+    if estimators.is_empty() {
+        return Err("no estimators".into());
+    }
+    let mut names = BTreeSet::new();
+    let (mut pages, mut values, mut duplicates) = (0, 0, 0);
+    let mut shape = Sha256::new();
+    for estimator in &estimators {
+        duplicates += u32::from(!names.insert(&estimator.name));
+        shape.update(format!("{}\n", estimator.name));
+        if estimator.pages.is_empty() {
+            return Err("an estimator without pages".into());
+        }
+        let mut numbers = BTreeSet::new();
+        for page in &estimator.pages {
+            if let Some(number) = &page.metadata.page_number {
+                duplicates += u32::from(!numbers.insert(number.to_string()));
+            }
+            pages += 1;
+            values += page.data.values.len() as u64;
+            shape.update(format!("{} {}\n", page.dimensions, page.data.values.len()));
+        }
+    }
+    Ok(Results {
+        wire_bytes,
+        body_bytes: body.len() as u64,
+        estimators: estimators.len() as u32,
+        pages,
+        values,
+        duplicates,
+        shape: hex(&shape.finalize()),
+        sha256: hex(&Sha256::digest(body)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = r#"{"dimensions":0,"data":{"name":"D","unit":"1","values":[1.5]},"metadata":{"page_number":"0"}}"#;
+
+    #[test]
+    fn results_are_counted() {
+        let body = format!(
+            r#"{{"estimators":[{{"name":"a","metadata":{{}},"pages":[{PAGE}]}}],"message":"m"}}"#
+        );
+        let r = results(body.as_bytes(), 1).unwrap();
+        assert_eq!(
+            (r.estimators, r.pages, r.values, r.duplicates),
+            (1, 1, 1, 0)
+        );
+    }
+
+    #[test]
+    fn duplicates_are_seen() {
+        let e = format!(r#"{{"name":"a","pages":[{PAGE},{PAGE}]}}"#);
+        let body = format!(r#"{{"estimators":[{e},{e}]}}"#);
+        assert_eq!(results(body.as_bytes(), 1).unwrap().duplicates, 3);
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        let said = |body: &[u8]| results(body, 0).unwrap_err();
+        assert_eq!(said(b"<!DOCTYPE html><title>x"), "HTML instead of JSON");
+        assert_eq!(said(br#"{"estimators":[]}"#), "no estimators");
+        assert_eq!(said(br#"{"estimators":[{"name":"a","pages"#), "not JSON");
+        assert_eq!(
+            said(br#"{"message":"hm"}"#),
+            "unexpected answer: missing field `estimators`"
+        );
+    }
+
+    #[test]
+    fn cookies_are_read() {
+        let mut headers = HeaderMap::new();
+        headers.append(
+            SET_COOKIE,
+            "access_token=abc; HttpOnly; Path=/".parse().unwrap(),
+        );
+        headers.append(SET_COOKIE, "refresh_token=def; Path=/".parse().unwrap());
+        let jar = cookies(&headers);
+        assert_eq!(jar.get("access_token").map(String::as_str), Some("abc"));
+        assert_eq!(jar.len(), 2);
+    }
+}

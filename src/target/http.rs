@@ -1,0 +1,503 @@
+//! One user's HTTP/1.1 connection, on hyper, with the clock and the byte counters in the right
+//! places.
+//!
+//! The connection is driven from within the call that uses it, not by a task of its own: an idle
+//! user costs nothing, and the moment an answer is complete is read by the task that waited for
+//! it. A response time runs from before connecting (where that was needed) to the last byte of
+//! the body.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response,
+    body::Incoming,
+    client::conn::http1,
+    header::{self, HeaderMap, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::origin::Origin;
+
+/// The largest body that is read, so that a target gone mad does not take the generator with it.
+const LARGEST_BODY: usize = 1 << 30;
+
+/// What to send.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// HTTP method.
+    pub method: Method,
+    /// Path with query, after the target's own prefix.
+    pub path: &'a str,
+    /// Value of the `Cookie` header.
+    pub cookie: Option<HeaderValue>,
+    /// JSON body; empty for none.
+    pub body: Bytes,
+    /// Whether it may be sent again over a new connection when a kept one was closed under it.
+    pub safe: bool,
+}
+
+/// When a call was sent and answered, and what went over the wire for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange {
+    /// Before the first byte was sent, or the connection asked for.
+    pub sent: Instant,
+    /// The head of the answer was there; `done` when there was none.
+    pub first_byte: Instant,
+    /// The last byte of the answer was read, or the attempt failed.
+    pub done: Instant,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Bytes received, heads and framing included (below TLS, where there is TLS).
+    pub wire_bytes: u64,
+    /// Connections opened for it.
+    pub connects: u32,
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+    /// When and how much.
+    pub exchange: Exchange,
+}
+
+/// No complete answer.
+#[derive(Debug)]
+pub struct HttpError {
+    /// What went wrong, without addresses or ids, so that like counts with like.
+    pub kind: HttpErrorKind,
+    /// When and how much, as far as it got.
+    pub exchange: Exchange,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HttpErrorKind {
+    /// No connection.
+    #[error("connect: {0}")]
+    Connect(String),
+    /// The connection was closed before any answer.
+    #[error("closed before an answer")]
+    Closed,
+    /// The answer's head is not HTTP.
+    #[error("not HTTP: {0}")]
+    NotHttp(String),
+    /// The answer broke off.
+    #[error("answer cut off: {0}")]
+    CutOff(String),
+    /// The body is larger than we read.
+    #[error("body larger than 1 GiB")]
+    TooLarge,
+    /// No complete answer in time.
+    #[error("timed out")]
+    TimedOut,
+}
+
+/// Counts open sockets over many clients.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    open: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Sockets {
+    /// The most that were open at once since the last call.
+    pub fn take_peak(&self) -> u64 {
+        self.peak
+            .swap(self.open.load(Ordering::Relaxed), Ordering::Relaxed)
+    }
+}
+
+/// Bytes through one socket, and its place in the count of open ones.
+struct Meter {
+    read: AtomicU64,
+    written: AtomicU64,
+    sockets: Arc<Sockets>,
+}
+
+impl Meter {
+    fn new(sockets: Arc<Sockets>) -> Arc<Self> {
+        let open = sockets.open.fetch_add(1, Ordering::Relaxed) + 1;
+        sockets.peak.fetch_max(open, Ordering::Relaxed);
+        Arc::new(Self {
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            sockets,
+        })
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.sockets.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A socket with a meter.
+struct Metered {
+    socket: TcpStream,
+    meter: Arc<Meter>,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
+        self.meter
+            .read
+            .fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
+        if let Poll::Ready(Ok(n)) = polled {
+            self.meter.written.fetch_add(n as u64, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(n)) = polled {
+            self.meter.written.fetch_add(n as u64, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// An open connection and the future that moves its bytes.
+struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    /// `None` once the connection has ended.
+    driver: Option<Driver>,
+    meter: Arc<Meter>,
+}
+
+impl Connection {
+    /// Runs `work` and the connection together until `work` is done.
+    async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            if driver
+                .as_mut()
+                .is_some_and(|d| d.as_mut().poll(cx).is_ready())
+            {
+                *driver = None;
+            }
+            work.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Whether the peer has kept it open; reads what arrived since the last call.
+    async fn is_open(&mut self) -> bool {
+        let Self { sender, driver, .. } = self;
+        Self::drive(driver, async {
+            // One turn for the driver to see an end of stream, one to be ready.
+            tokio::task::yield_now().await;
+            sender.ready().await.is_ok() && !sender.is_closed()
+        })
+        .await
+    }
+}
+
+/// One user's way to the target: at most one connection, opened when needed and kept while the
+/// target keeps it.
+pub struct Client {
+    origin: Arc<Origin>,
+    sockets: Arc<Sockets>,
+    connection: Option<Connection>,
+    /// A call that has no complete answer after this long has failed.
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client that has not connected yet.
+    pub fn new(origin: Arc<Origin>, sockets: Arc<Sockets>, timeout: Duration) -> Self {
+        Self {
+            origin,
+            sockets,
+            connection: None,
+            timeout,
+        }
+    }
+
+    /// The target.
+    pub fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// Sends a call and reads its answer to the last byte.
+    ///
+    /// # Errors
+    /// When there is no complete answer; the connection is then dropped. The error carries the
+    /// times and sizes up to that point.
+    pub async fn call(&mut self, call: &Call<'_>) -> Result<Answer, HttpError> {
+        let now = Instant::now();
+        let deadline = now + self.timeout;
+        let mut exchange = Exchange {
+            sent: now,
+            first_byte: now,
+            done: now,
+            sent_bytes: 0,
+            wire_bytes: 0,
+            connects: 0,
+        };
+        let attempt = timeout_at(deadline, self.attempt(call, &mut exchange)).await;
+        let result = attempt.unwrap_or(Err(HttpErrorKind::TimedOut));
+        exchange.done = Instant::now();
+        match result {
+            Ok((head, body)) => Ok(Answer {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body,
+                exchange,
+            }),
+            Err(kind) => {
+                self.connection = None;
+                exchange.first_byte = exchange.first_byte.max(exchange.sent);
+                Err(HttpError { kind, exchange })
+            }
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        call: &Call<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<(hyper::http::response::Parts, Bytes), HttpErrorKind> {
+        if let Some(connection) = &mut self.connection
+            && !connection.is_open().await
+        {
+            self.connection = None;
+        }
+        let mut kept = self.connection.is_some();
+        loop {
+            if self.connection.is_none() {
+                exchange.connects += 1;
+                self.connection = Some(self.connect().await?);
+            }
+            let connection = self.connection.as_mut().expect("just connected");
+            let before = (
+                connection.meter.written.load(Ordering::Relaxed),
+                connection.meter.read.load(Ordering::Relaxed),
+            );
+            let sent = send(connection, self.origin.as_ref(), call, exchange).await;
+            let meter = &connection.meter;
+            exchange.sent_bytes += meter.written.load(Ordering::Relaxed) - before.0;
+            exchange.wire_bytes += meter.read.load(Ordering::Relaxed) - before.1;
+            match sent {
+                Err(HttpErrorKind::Closed) if kept && call.safe => {
+                    kept = false;
+                    self.connection = None;
+                }
+                Ok((head, body, keep)) => {
+                    if !keep {
+                        self.connection = None;
+                    }
+                    return Ok((head, body));
+                }
+                Err(kind) => return Err(kind),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, HttpErrorKind> {
+        let failed = |e: io::Error| HttpErrorKind::Connect(io_text(&e));
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for (index, addr) in self.origin.addrs() {
+            let socket = match TcpStream::connect(addr).await {
+                Ok(socket) => socket,
+                Err(e) => {
+                    last = e;
+                    continue;
+                }
+            };
+            self.origin.answered(index);
+            socket.set_nodelay(true).map_err(failed)?;
+            let meter = Meter::new(Arc::clone(&self.sockets));
+            let metered = Metered {
+                socket,
+                meter: Arc::clone(&meter),
+            };
+            return match &self.origin.tls {
+                None => handshake(metered, meter).await,
+                Some((tls, name)) => {
+                    let stream = tls.connect(name.clone(), metered).await.map_err(failed)?;
+                    handshake(stream, meter).await
+                }
+            };
+        }
+        Err(failed(last))
+    }
+}
+
+async fn handshake<S>(stream: S, meter: Arc<Meter>) -> Result<Connection, HttpErrorKind>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| HttpErrorKind::Connect(e.to_string()))?;
+    // Its error reaches the caller through the sender.
+    let driver: Driver = Box::pin(async move {
+        let _ = connection.await;
+    });
+    Ok(Connection {
+        sender,
+        driver: Some(driver),
+        meter,
+    })
+}
+
+async fn send(
+    connection: &mut Connection,
+    origin: &Origin,
+    call: &Call<'_>,
+    exchange: &mut Exchange,
+) -> Result<(hyper::http::response::Parts, Bytes, bool), HttpErrorKind> {
+    let request = request(origin, call)?;
+    let Connection { sender, driver, .. } = connection;
+    let answer = Connection::drive(driver, sender.send_request(request)).await;
+    let answer: Response<Incoming> = answer.map_err(|e| before_head(&e))?;
+    exchange.first_byte = Instant::now();
+    let (head, mut incoming) = answer.into_parts();
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = Connection::drive(driver, incoming.frame()).await {
+        let frame = frame.map_err(|e| HttpErrorKind::CutOff(cause(&e)))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if first.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+        if rest.len() > LARGEST_BODY {
+            return Err(HttpErrorKind::TooLarge);
+        }
+    }
+    let body = if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    };
+    let keep = !head
+        .headers
+        .get(header::CONNECTION)
+        .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"))
+        && driver.is_some();
+    Ok((head, body, keep))
+}
+
+fn request(origin: &Origin, call: &Call<'_>) -> Result<Request<Full<Bytes>>, HttpErrorKind> {
+    let mut request = Request::builder().method(call.method.clone());
+    request = if origin.prefix.is_empty() {
+        request.uri(call.path)
+    } else {
+        request.uri(format!("{}{}", origin.prefix, call.path))
+    };
+    request = request
+        .header(header::HOST, &origin.host_header)
+        .header(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("springtide/", env!("CARGO_PKG_VERSION"))),
+        )
+        .header(header::ACCEPT, HeaderValue::from_static("application/json"));
+    if let Some(cookie) = &call.cookie {
+        request = request.header(header::COOKIE, cookie);
+    }
+    if !call.body.is_empty() {
+        request = request.header(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+    }
+    request
+        .body(Full::new(call.body.clone()))
+        .map_err(|e| HttpErrorKind::NotHttp(e.to_string()))
+}
+
+fn before_head(e: &hyper::Error) -> HttpErrorKind {
+    if e.is_parse() {
+        HttpErrorKind::NotHttp(e.to_string())
+    } else {
+        // Incomplete message, canceled, reset: the peer hung up on us.
+        HttpErrorKind::Closed
+    }
+}
+
+/// The innermost cause, which is the one that tells something.
+fn cause(e: &dyn std::error::Error) -> String {
+    let mut innermost = e;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// `connection refused` rather than `Connection refused (os error 111)`.
+fn io_text(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::Other | io::ErrorKind::InvalidData => cause(e),
+        kind => kind.to_string(),
+    }
+}

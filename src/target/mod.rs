@@ -1,0 +1,13 @@
+//! The system under test, seen from a client: where it is, which routes it has, what its answers
+//! mean, and the HTTP connection that carries them.
+//!
+//! Nothing here decides what to send when; that is `loadtests`.
+
+pub mod decode;
+pub mod endpoint;
+pub mod http;
+pub mod origin;
+
+pub use endpoint::Endpoint;
+pub use http::{Answer, Client, HttpError, Sockets};
+pub use origin::Origin;
