@@ -1,12 +1,17 @@
 //! springtide: a load generator for job-based backends.
+pub mod attack;
+pub mod driver;
 pub mod estimate;
 pub mod finding;
 pub mod histogram;
 pub mod judgement;
 pub mod ledger;
+#[path = "../loadtests/mod.rs"]
+pub mod loadtests;
 pub mod micros;
 pub mod plan;
 pub mod record;
+pub mod recorder;
 pub mod scenario;
 pub mod series;
 pub mod snapshot;

@@ -11,7 +11,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -214,7 +214,8 @@ impl AsyncWrite for Metered {
     }
 }
 
-type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// In a lock only to be `Sync`, which a Goose user must be; it is never locked.
+type Driver = Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 /// An open connection and the future that moves its bytes.
 struct Connection {
@@ -234,7 +235,7 @@ impl Connection {
             }
             if driver
                 .as_mut()
-                .is_some_and(|d| d.as_mut().poll(cx).is_ready())
+                .is_some_and(|d| unlocked(d).as_mut().poll(cx).is_ready())
             {
                 *driver = None;
             }
@@ -386,6 +387,10 @@ impl Client {
     }
 }
 
+fn unlocked<T>(lock: &mut Mutex<T>) -> &mut T {
+    lock.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn handshake<S>(stream: S, meter: Arc<Meter>) -> Result<Connection, HttpErrorKind>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -394,9 +399,9 @@ where
         .await
         .map_err(|e| HttpErrorKind::Connect(e.to_string()))?;
     // Its error reaches the caller through the sender.
-    let driver: Driver = Box::pin(async move {
+    let driver = Mutex::new(Box::pin(async move {
         let _ = connection.await;
-    });
+    }) as Pin<Box<dyn Future<Output = ()> + Send>>);
     Ok(Connection {
         sender,
         driver: Some(driver),

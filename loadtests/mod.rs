@@ -1,0 +1,80 @@
+//! What users do: the flows, one file each, and beside them the matrix files that say how many
+//! users do it how often.
+//!
+//! A user lives as long as the run. For each cell it opens a session (`session`), meets the others
+//! at the barrier, carries its jobs through [`job`]: `submit` → `poll` → `fetch`, `cancel` for what
+//! it gives up, and at the end of the cell helps to `settle`. To add a flow, write a file like
+//! `fetch.rs`, say what it sends with an `Endpoint`, and call it from [`job`] or [`take_part`].
+
+mod cancel;
+mod fetch;
+pub mod input;
+mod job;
+mod poll;
+pub mod session;
+mod settle;
+mod submit;
+mod turn;
+pub mod user;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    driver::CellRun,
+    recorder::Recorder,
+    snapshot::{JobKey, Phase},
+};
+use turn::Turn;
+pub use user::{Kit, User};
+
+/// One user's part in one cell, from opening its session to settling.
+pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>) {
+    let number = run.share.first_user + user.slot();
+    let mut turn = Turn::new(user, run, recorder, number);
+    if let Err(why) = turn.open_session().await {
+        run.fail(why);
+    }
+    run.start.arrive();
+    let t0 = tokio::select! {
+        biased;
+        () = run.stop.cancelled() => return,
+        t0 = run.start.opened() => t0,
+    };
+    turn.phase = Phase::Load;
+    let begin = t0 + spawn_delay(number, run.settings.spawn_rate);
+    tokio::select! {
+        biased;
+        () = run.stop.cancelled() => return,
+        () = tokio::time::sleep_until(begin) => {}
+    }
+    turn.begin(begin);
+    for nth in 0.. {
+        let more = match run.settings.run_time {
+            Some(run_time) => Instant::now() < t0 + Duration::from(run_time),
+            None => nth < run.settings.jobs_per_user,
+        };
+        if !more || run.stop.is_cancelled() {
+            break;
+        }
+        job::carry_through(&mut turn, JobKey { user: number, nth }).await;
+    }
+    turn.end();
+
+    run.settle.arrive();
+    tokio::select! {
+        biased;
+        () = run.stop.cancelled() => return,
+        _ = run.settle.opened() => {}
+    }
+    turn.phase = Phase::Settle;
+    settle::settle(&mut turn).await;
+}
+
+/// How long after T0 a user starts: with a spawn rate, users start evenly spaced.
+fn spawn_delay(number: u32, rate: Option<f64>) -> Duration {
+    rate.map_or(Duration::ZERO, |per_second| {
+        Duration::from_secs_f64(f64::from(number) / per_second)
+    })
+}

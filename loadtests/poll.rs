@@ -1,0 +1,93 @@
+//! Polling: `GET /jobs?job_id=` until the job is in a terminal state.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    job::Followed,
+    turn::{Problem, Turn},
+};
+use crate::{
+    target::{Answer, Endpoint, decode},
+    timeline::{JobOutcome, JobState},
+};
+
+/// Polls until COMPLETED.
+///
+/// # Errors
+/// The outcome, when the job ends otherwise: another terminal state, the job timeout, a target
+/// that no longer knows the job or gives no usable answer for longer than our patience.
+pub(super) async fn to_the_end(
+    turn: &mut Turn<'_>,
+    followed: &mut Followed,
+) -> Result<(), JobOutcome> {
+    let settings = &turn.run.settings;
+    let began = Instant::now();
+    let deadline = began + Duration::from(settings.job_timeout);
+    let patience = Duration::from(settings.patience);
+    let query = format!("job_id={}", followed.id);
+    let mut last_answer = began;
+    loop {
+        let pause = turn
+            .poll_pause()
+            .min(deadline.saturating_duration_since(Instant::now()));
+        if !turn.wait(pause).await {
+            return Err(JobOutcome::Canceled);
+        }
+        let read = |answer: &Answer| decode::json::<decode::Polled>(&answer.body);
+        let polled = turn
+            .in_session(Endpoint::Poll, &query, Bytes::new(), 200, read)
+            .await;
+        match polled {
+            Ok((polled, exchange)) => {
+                last_answer = exchange.done;
+                let Some(state) = JobState::parse(&polled.job_state) else {
+                    followed
+                        .job
+                        .unknown_states
+                        .insert(polled.job_state.chars().take(60).collect());
+                    continue;
+                };
+                let timeline = &mut followed.job.timeline;
+                let before = timeline.state();
+                let clocked = turn.recorder.clocked(&exchange);
+                if let Some(from) = timeline.observe(state, clocked, exchange.wire_bytes) {
+                    followed.job.backwards.push((from, state));
+                }
+                if before != Some(state) {
+                    turn.recorder.state_changed(before, state);
+                }
+                match state {
+                    JobState::Completed => return Ok(()),
+                    JobState::Failed => return Err(JobOutcome::Failed),
+                    JobState::Canceled => return Err(JobOutcome::Canceled),
+                    _ => {}
+                }
+            }
+            Err(Problem {
+                status: Some(404), ..
+            }) => return Err(JobOutcome::Lost),
+            Err(Problem {
+                status: Some(status @ (401 | 403)),
+                what,
+            }) => {
+                return Err(JobOutcome::Broken {
+                    what: format!("no access to the own job, {status}: {what}"),
+                });
+            }
+            Err(Problem { what, .. }) if last_answer.elapsed() >= patience => {
+                let seconds = patience.as_secs();
+                return Err(JobOutcome::Broken {
+                    what: format!("no usable answer for {seconds} s: {what}"),
+                });
+            }
+            Err(_) => {}
+        }
+        if Instant::now() >= deadline {
+            let in_state = followed.job.timeline.state().unwrap_or(JobState::Unknown);
+            return Err(JobOutcome::TimedOut { in_state });
+        }
+    }
+}

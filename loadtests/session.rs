@@ -1,0 +1,251 @@
+//! Sessions: register where asked for, log in, renew before the token runs out, log in once more
+//! when the target forgot us.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use rand::RngExt;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::turn::{Problem, Turn};
+use crate::target::{Answer, Endpoint, decode, http::Exchange};
+
+/// Tries to open a session before the run is given up.
+const TRIES: u32 = 3;
+
+/// A name and its password. Its `Debug` hides the password.
+#[derive(Clone)]
+pub struct Account {
+    /// User name.
+    pub username: String,
+    /// Password; only ever sent to the target.
+    pub password: String,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Account({})", self.username)
+    }
+}
+
+/// Where users get their accounts.
+#[derive(Debug, Clone)]
+pub enum Accounts {
+    /// All use this one, each with a session of its own.
+    Shared(Account),
+    /// Each registers one, named `<prefix>-<slot>`, with a random password.
+    Registered {
+        /// Unique for each run and worker.
+        prefix: String,
+    },
+}
+
+/// What the target gave us to be known by.
+#[derive(Debug)]
+pub struct Session {
+    cookies: BTreeMap<String, String>,
+    /// All of them as a header; only the refresh needs the refresh token, but a browser sends it
+    /// everywhere too.
+    header: Option<HeaderValue>,
+    opened: Instant,
+}
+
+impl Session {
+    fn new(cookies: BTreeMap<String, String>) -> Self {
+        let mut session = Self {
+            cookies,
+            header: None,
+            opened: Instant::now(),
+        };
+        session.write_header();
+        session
+    }
+
+    fn renew(&mut self, cookies: BTreeMap<String, String>) {
+        self.cookies.extend(cookies);
+        self.opened = Instant::now();
+        self.write_header();
+    }
+
+    fn write_header(&mut self) {
+        let all: Vec<String> = self
+            .cookies
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        self.header = HeaderValue::from_str(&all.join("; "))
+            .ok()
+            .map(|mut value| {
+                value.set_sensitive(true);
+                value
+            });
+    }
+
+    /// The `Cookie` header for a request; none where a session is only being opened.
+    pub(super) fn cookie_for(&self, endpoint: Endpoint) -> Option<HeaderValue> {
+        match endpoint {
+            Endpoint::Register | Endpoint::Login | Endpoint::Hello => None,
+            _ => self.header.clone(),
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Makes sure that the user has a session. A few users at a time do this.
+    ///
+    /// # Errors
+    /// Why there is none after several tries; a sentence for the run's end.
+    pub(super) async fn open_session(&mut self) -> Result<(), String> {
+        if self.user.session.is_some() {
+            return Ok(());
+        }
+        let kit = std::sync::Arc::clone(&self.user.kit);
+        let mut problem = String::new();
+        for attempt in 0..TRIES {
+            if attempt > 0 && !self.wait(Duration::from_millis(500)).await {
+                break;
+            }
+            let permit = tokio::select! {
+                biased;
+                () = self.run.stop.cancelled() => break,
+                permit = kit.logins.acquire() => permit,
+            };
+            let opened = match self.ensure_account().await {
+                Ok(()) => self.log_in().await,
+                Err(problem) => Err(problem),
+            };
+            drop(permit);
+            match opened {
+                Ok(()) => return Ok(()),
+                // The target said no: asking again will not change its mind.
+                Err(p) if matches!(p.status, Some(400..=499)) => return Err(refusal(&p)),
+                Err(p) => problem = refusal(&p),
+            }
+        }
+        if problem.is_empty() {
+            "stopped before every user had a session".clone_into(&mut problem)
+        }
+        Err(problem)
+    }
+
+    async fn ensure_account(&mut self) -> Result<(), Problem> {
+        use super::session::Accounts::{Registered, Shared};
+        if self.user.account.is_some() {
+            return Ok(());
+        }
+        let account = match &self.user.kit.accounts {
+            Shared(account) => account.clone(),
+            Registered { prefix } => {
+                let account = Account {
+                    username: format!("{prefix}-{}", self.user.slot()),
+                    password: format!("{:032x}", rand::rng().random::<u128>()),
+                };
+                let body = credentials(&account);
+                self.call(Endpoint::Register, "", body, 201, |_| Ok(()))
+                    .await?;
+                account
+            }
+        };
+        self.user.account = Some(account);
+        Ok(())
+    }
+
+    async fn log_in(&mut self) -> Result<(), Problem> {
+        let Some(account) = &self.user.account else {
+            return Err(Problem {
+                status: None,
+                what: "no account".into(),
+            });
+        };
+        let body = credentials(account);
+        self.user.session = None;
+        let read = |answer: &Answer| {
+            let cookies = decode::cookies(&answer.headers);
+            if cookies.is_empty() {
+                Err("login without a cookie".to_owned())
+            } else {
+                Ok(cookies)
+            }
+        };
+        let (cookies, _) = self.call(Endpoint::Login, "", body, 202, read).await?;
+        self.user.session = Some(Session::new(cookies));
+        Ok(())
+    }
+
+    /// Renews the session when it is due; a refusal is mended by the next call's re-login.
+    async fn keep_session(&mut self) {
+        let due = self.user.kit.refresh_after;
+        if self
+            .user
+            .session
+            .as_ref()
+            .is_some_and(|s| s.opened.elapsed() >= due)
+        {
+            let read = |answer: &Answer| Ok(decode::cookies(&answer.headers));
+            let renewed = self
+                .call(Endpoint::Refresh, "", Bytes::new(), 200, read)
+                .await;
+            if let (Ok((cookies, _)), Some(session)) = (renewed, &mut self.user.session) {
+                session.renew(cookies);
+            }
+        }
+    }
+
+    /// Sends a request in the user's session, logging in once more when the target says 401 or
+    /// 403.
+    pub(super) async fn in_session<T>(
+        &mut self,
+        endpoint: Endpoint,
+        query: &str,
+        body: Bytes,
+        expected: u16,
+        read: impl Fn(&Answer) -> Result<T, String>,
+    ) -> Result<(T, Exchange), Problem> {
+        self.keep_session().await;
+        let first = self
+            .call(endpoint, query, body.clone(), expected, &read)
+            .await;
+        match first {
+            Err(Problem {
+                status: Some(401 | 403),
+                ..
+            }) => {
+                let kit = std::sync::Arc::clone(&self.user.kit);
+                let permit = kit.logins.acquire().await;
+                let again = self.log_in().await;
+                drop(permit);
+                again?;
+                self.call(endpoint, query, body, expected, &read).await
+            }
+            other => other,
+        }
+    }
+}
+
+fn credentials(account: &Account) -> Bytes {
+    json!({"username": account.username, "password": account.password})
+        .to_string()
+        .into()
+}
+
+fn refusal(p: &Problem) -> String {
+    format!("no session at the target: {}", p.what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let account = Account {
+            username: "ann".into(),
+            password: "s3cret".into(),
+        };
+        assert!(!format!("{:?}", Accounts::Shared(account)).contains("s3cret"));
+        let session = Session::new([("access_token".to_owned(), "t0ken".to_owned())].into());
+        assert!(!format!("{:?}", session.header).contains("t0ken"));
+    }
+}

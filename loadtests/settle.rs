@@ -1,0 +1,111 @@
+//! The end of a cell: jobs that were given up must be quiet, then the target's own list of our
+//! jobs is read.
+//!
+//! It happens when no user measures any more, so that it disturbs no figure.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    session::Accounts,
+    turn::{Problem, Turn},
+};
+use crate::{
+    snapshot::{Listed, TargetView},
+    target::{Answer, Endpoint, decode},
+    timeline::JobState,
+};
+
+/// How long canceled jobs may take to become terminal.
+const QUIET_WITHIN: Duration = Duration::from_secs(10);
+/// Jobs a page.
+const PAGE: u64 = 100;
+/// Pages without a job of ours after which the rest is older than the cell.
+const FOREIGN_PAGES: u32 = 2;
+
+/// Waits for the user's given-up jobs and reads its account's list; of users who share an account
+/// only the first does that.
+pub(super) async fn settle(turn: &mut Turn<'_>) {
+    let mut view = TargetView::default();
+    let given_up = std::mem::take(&mut turn.user.given_up);
+    let deadline = Instant::now() + QUIET_WITHIN;
+    for id in given_up {
+        if let Some(state) = still_going(turn, &id, deadline).await {
+            view.unfinished.insert(id, state);
+        }
+    }
+    let shared = matches!(turn.user.kit.accounts, Accounts::Shared(_));
+    if !shared || turn.user.slot() == 0 {
+        match read_list(turn, &mut view).await {
+            Ok(()) => view.accounts_read += 1,
+            Err(problem) => {
+                view.errors.insert(problem.what);
+            }
+        }
+    }
+    turn.recorder.target(view);
+}
+
+/// The state of a job that has not become terminal in time; `None` when it has, or is gone.
+async fn still_going(turn: &mut Turn<'_>, id: &str, deadline: Instant) -> Option<String> {
+    let query = format!("job_id={id}");
+    loop {
+        let read = |answer: &Answer| decode::json::<decode::Polled>(&answer.body);
+        let state = match turn
+            .in_session(Endpoint::Poll, &query, Bytes::new(), 200, read)
+            .await
+        {
+            Ok((polled, _)) => polled.job_state,
+            Err(Problem {
+                status: Some(404), ..
+            }) => return None,
+            Err(problem) => problem.what,
+        };
+        if JobState::parse(&state).is_some_and(JobState::is_terminal) {
+            return None;
+        }
+        if Instant::now() >= deadline || !turn.wait(Duration::from_millis(250)).await {
+            return Some(state);
+        }
+    }
+}
+
+/// Reads the account's list, newest first, and keeps the jobs of this cell.
+async fn read_list(turn: &mut Turn<'_>, view: &mut TargetView) -> Result<(), Problem> {
+    let run_tag = turn
+        .run
+        .tag
+        .rsplit_once(' ')
+        .map_or(turn.run.tag.clone(), |(run, _)| run.to_owned());
+    let cell_tag = format!("{} ", turn.run.tag);
+    let mut foreign = 0;
+    for index in 1.. {
+        let query =
+            format!("page_size={PAGE}&page_idx={index}&order_by=start_time&order_type=descend");
+        let read = |answer: &Answer| decode::json::<decode::Simulations>(&answer.body);
+        let (page, _) = turn
+            .in_session(Endpoint::Simulations, &query, Bytes::new(), 200, read)
+            .await?;
+        let mut ours = false;
+        for row in page.simulations {
+            let title = row.title.unwrap_or_default();
+            ours |= title.starts_with(&run_tag);
+            if title.starts_with(&cell_tag) {
+                view.listed.insert(
+                    row.job_id,
+                    Listed {
+                        title,
+                        end_time: row.end_time,
+                    },
+                );
+            }
+        }
+        foreign = if ours { 0 } else { foreign + 1 };
+        if index >= page.page_count || foreign >= FOREIGN_PAGES {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! A user at work in one cell: sends, waits and keeps account of where its time goes.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use rand_chacha::ChaCha12Rng;
+use tokio::time::Instant;
+
+use super::user::User;
+use crate::{
+    driver::CellRun,
+    micros::Micros,
+    plan,
+    recorder::{Recorder, Sample},
+    snapshot::Phase,
+    target::{
+        Answer, Endpoint, decode,
+        http::{Call, Exchange},
+    },
+};
+
+/// A request that did not bring what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// Status of the answer; `None` when there was no whole answer.
+    pub(super) status: Option<u16>,
+    /// What went wrong, without ids.
+    pub(super) what: String,
+}
+
+/// A user, the cell it takes part in, and its account of time.
+pub(super) struct Turn<'a> {
+    pub(super) user: &'a mut User,
+    pub(super) run: &'a CellRun,
+    pub(super) recorder: &'a Arc<Recorder>,
+    pub(super) phase: Phase,
+    rng: ChaCha12Rng,
+    begun: Option<Instant>,
+    in_flight: Micros,
+    waiting: Micros,
+    checking: Micros,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(
+        user: &'a mut User,
+        run: &'a CellRun,
+        recorder: &'a Arc<Recorder>,
+        number: u32,
+    ) -> Self {
+        Self {
+            user,
+            run,
+            recorder,
+            phase: Phase::Setup,
+            rng: plan::rng(run.share.cell.seed, &format!("user/{number}")),
+            begun: None,
+            in_flight: Micros::ZERO,
+            waiting: Micros::ZERO,
+            checking: Micros::ZERO,
+        }
+    }
+
+    /// The user's own time in the cell starts.
+    pub(super) fn begin(&mut self, planned: Instant) {
+        let now = Instant::now();
+        self.recorder.lag((now - planned).into());
+        self.begun = Some(planned);
+        (self.in_flight, self.waiting, self.checking) = Default::default();
+    }
+
+    /// It ends; where it went is taken down.
+    pub(super) fn end(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            self.recorder.time(
+                begun.elapsed().into(),
+                self.in_flight,
+                self.waiting,
+                self.checking,
+            );
+        }
+    }
+
+    /// Waits that long, or until the cell is stopped. Returns whether to go on.
+    pub(super) async fn wait(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        tokio::select! {
+            biased;
+            () = self.run.stop.cancelled() => return false,
+            () = tokio::time::sleep_until(until) => {}
+        }
+        if self.phase == Phase::Load {
+            self.recorder.lag(until.elapsed().into());
+            self.waiting += pause.into();
+        }
+        true
+    }
+
+    /// A poll interval, jittered.
+    pub(super) fn poll_pause(&mut self) -> Duration {
+        plan::jittered(self.run.settings.poll_interval, &mut self.rng)
+    }
+
+    /// Keeps account of time that went into checking results.
+    pub(super) fn checked_since(&mut self, start: Instant) {
+        self.checking += start.elapsed().into();
+    }
+
+    /// Sends a request without a session and takes it down. `read` makes sense of the answer; a
+    /// status other than `expected` is a problem before it is asked.
+    pub(super) async fn call<T>(
+        &mut self,
+        endpoint: Endpoint,
+        query: &str,
+        body: Bytes,
+        expected: u16,
+        read: impl FnOnce(&Answer) -> Result<T, String>,
+    ) -> Result<(T, Exchange), Problem> {
+        let path = endpoint.path();
+        let path_and_query = if query.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{path}?{query}")
+        };
+        let cookie = self
+            .user
+            .session
+            .as_ref()
+            .and_then(|s| s.cookie_for(endpoint));
+        let call = Call {
+            method: endpoint.method(),
+            path: &path_and_query,
+            cookie,
+            body,
+            safe: endpoint.is_safe(),
+        };
+        let answered = self.user.client.call(&call).await;
+        let (exchange, status, body_bytes, result) = match &answered {
+            Ok(answer) => {
+                let result = if answer.status == expected {
+                    read(answer)
+                } else {
+                    Err(format!(
+                        "{} {}",
+                        answer.status,
+                        decode::message(&answer.body)
+                    ))
+                };
+                (
+                    answer.exchange,
+                    Some(answer.status),
+                    answer.body.len() as u64,
+                    result,
+                )
+            }
+            Err(error) => (error.exchange, None, 0, Err(error.kind.to_string())),
+        };
+        self.in_flight += (exchange.done - exchange.sent).into();
+        self.recorder.request(&Sample {
+            phase: self.phase,
+            endpoint,
+            exchange,
+            status,
+            body_bytes,
+            error: result.as_ref().err().map(String::as_str),
+        });
+        match result {
+            Ok(value) => Ok((value, exchange)),
+            Err(what) => Err(Problem { status, what }),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! A user: one place in the load with its connection, its account and its session, which last
+//! from cell to cell.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use super::{
+    input::Input,
+    session::{Account, Accounts, Session},
+};
+use crate::target::{Client, Origin, Sockets};
+
+/// What all users of a worker share.
+#[derive(Debug)]
+pub struct Kit {
+    /// The target.
+    pub origin: Arc<Origin>,
+    /// Open sockets of all users.
+    pub sockets: Arc<Sockets>,
+    /// What they submit.
+    pub input: Input,
+    /// Whose accounts they use.
+    pub accounts: Accounts,
+    /// Permits to log in: the target hashes passwords slowly, so only a few do it at a time.
+    pub logins: Semaphore,
+    /// Age at which a session is renewed.
+    pub refresh_after: Duration,
+    /// A request without a complete answer after this long has failed.
+    pub timeout: Duration,
+}
+
+/// How many users log in at the same time.
+pub const LOGINS_AT_ONCE: usize = 4;
+
+/// One virtual user.
+pub struct User {
+    slot: u32,
+    pub(super) kit: Arc<Kit>,
+    pub(super) client: Client,
+    pub(super) account: Option<Account>,
+    pub(super) session: Option<Session>,
+    /// Jobs of this cell that were given up and may go on at the target.
+    pub(super) given_up: BTreeSet<String>,
+}
+
+impl User {
+    /// The user of that place on this worker, not logged in yet.
+    pub fn new(slot: u32, kit: Arc<Kit>) -> Self {
+        let client = Client::new(
+            Arc::clone(&kit.origin),
+            Arc::clone(&kit.sockets),
+            kit.timeout,
+        );
+        Self {
+            slot,
+            kit,
+            client,
+            account: None,
+            session: None,
+            given_up: BTreeSet::new(),
+        }
+    }
+
+    /// Its place on this worker, from 0.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+}
