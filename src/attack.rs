@@ -163,22 +163,20 @@ where
     F: Fn(u32) -> L + Send + Sync + 'static,
     L: Future<Output = ()> + Send + 'static,
 {
-    let config = g::config::GooseConfiguration {
-        host: Some(host.to_owned()),
-        users: Some(users as usize),
-        increase_rate: Some("100000".into()),
-        iterations: Some(1),
-        quiet: 2,
-        no_metrics: true,
-        no_transaction_metrics: true,
-        no_scenario_metrics: true,
-        no_print_metrics: true,
-        no_error_summary: true,
-        no_reset_metrics: true,
-        no_telnet: true,
-        no_websocket: true,
-        ..Default::default()
-    };
+    let mut config = g::config::GooseConfiguration::default();
+    config.host = Some(host.to_owned());
+    config.users = Some(users as usize);
+    config.increase_rate = Some("100000".into());
+    config.iterations = Some(1);
+    config.quiet = 2;
+    config.no_metrics = true;
+    config.no_transaction_metrics = true;
+    config.no_scenario_metrics = true;
+    config.no_print_metrics = true;
+    config.no_error_summary = true;
+    config.no_reset_metrics = true;
+    config.no_telnet = true;
+    config.no_websocket = true;
     let life: g::goose::TransactionFunction = Arc::new(move |user: &mut g::goose::GooseUser| {
         let life = life(u32::try_from(user.weighted_users_index).unwrap_or(u32::MAX));
         Box::pin(async move {

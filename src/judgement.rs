@@ -23,12 +23,9 @@ pub fn close(run: &mut RunRecord) {
         Some(why) => format!("{done} of {planned} cells: {why}"),
         None => format!("{done} of {planned} cells"),
     };
-    checks.push(Check::new(
-        Rule::RunComplete,
-        done == planned,
-        Verdict::Invalid,
-        evidence,
-    ));
+    // Where nothing was measured, no number can be wrong: the run failed.
+    let otherwise = if done == 0 { Verdict::Fail } else { Verdict::Invalid };
+    checks.push(Check::new(Rule::RunComplete, done == planned, otherwise, evidence));
     run.checks = checks;
     run.verdict = Some(verdict::worst(run.all_checks()));
 }

@@ -1,5 +1,6 @@
 //! springtide: a load generator for job-based backends.
 pub mod attack;
+pub mod cluster;
 pub mod driver;
 pub mod estimate;
 pub mod finding;
@@ -10,6 +11,7 @@ pub mod ledger;
 pub mod loadtests;
 pub mod micros;
 pub mod plan;
+pub mod plane;
 pub mod record;
 pub mod recorder;
 pub mod scenario;

@@ -1,0 +1,33 @@
+//! Notes which revision of springtide and which Goose a binary is made of.
+
+use std::{fs, process::Command};
+
+fn main() {
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    for path in [".git/HEAD", ".git/index"] {
+        if fs::exists(path).unwrap_or(false) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    println!("cargo::rustc-env=SPRINGTIDE_REVISION={}", revision().unwrap_or_else(|| "unknown".into()));
+    println!("cargo::rustc-env=SPRINGTIDE_GOOSE={}", goose().unwrap_or_else(|| "unknown".into()));
+}
+
+/// The commit, with `-dirty` behind it when the tree was changed; `None` outside a checkout.
+fn revision() -> Option<String> {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { commit } else { format!("{commit}-dirty") })
+}
+
+/// The version of Goose in the lock file.
+fn goose() -> Option<String> {
+    let lock = fs::read_to_string("Cargo.lock").ok()?;
+    let entry = lock.split("[[package]]").find(|e| e.contains("name = \"goose\"\n"))?;
+    let line = entry.lines().find(|l| l.starts_with("version"))?;
+    Some(line.split('"').nth(1)?.to_owned())
+}

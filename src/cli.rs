@@ -1,0 +1,342 @@
+//! What can be typed: the flags, their environment twins and the file `springtide.toml`.
+//!
+//! A flag beats its environment variable, which beats the file, which beats the default. What a
+//! combination of flags means is decided in `app`, not here.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+
+use crate::{micros::{self, Micros}, standin::Bug, threshold::Threshold};
+
+/// Name of the configuration file, read from the working directory.
+pub const CONFIG_FILE: &str = "springtide.toml";
+
+/// A load generator for job-based backends: submit, poll, fetch, with a ledger that adds up.
+#[derive(Debug, Parser)]
+#[command(
+    name = "springtide",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Without a subcommand springtide runs one scenario, as `run` does.\n\
+                  Exit codes: 0 PASS, 1 jobs failed or a runtime error, 2 bad flags or files, 3 a threshold \
+                  failed, 5 INVALID, 130/143 interrupted.\n\
+                  Each flag can be set by SPRINGTIDE_<FLAG> or in springtide.toml; the password only by \
+                  SPRINGTIDE_PASSWORD or --password-file."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// A run, when there is no subcommand.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What springtide can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run all repetitions of one scenario (the default)
+    Run(Box<RunArgs>),
+    /// Draw the reports of a finished run again, from its run.json
+    Report(ReportArgs),
+    /// Run the built-in stand-in backend alone, until Ctrl-C
+    Backend(BackendArgs),
+}
+
+/// Flags of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Scenario of the matrix, such as S6
+    #[arg(short = 's', long, env = "SPRINGTIDE_SCENARIO", value_name = "ID", required = true)]
+    pub scenario: Option<String>,
+    /// Matrix file [default: the runbook's S1-S8]
+    #[arg(long, env = "SPRINGTIDE_MATRIX", value_name = "FILE")]
+    pub matrix: Option<PathBuf>,
+    /// Target, such as http://yaptide:5000; without it the built-in stand-in
+    #[arg(short = 'H', long, env = "SPRINGTIDE_HOST", value_name = "URL")]
+    pub host: Option<String>,
+    /// Log all users in to this account; its password comes from SPRINGTIDE_PASSWORD or --password-file
+    #[arg(long, env = "SPRINGTIDE_USERNAME", value_name = "NAME", conflicts_with = "register")]
+    pub username: Option<String>,
+    /// File whose first line is the password
+    #[arg(long, env = "SPRINGTIDE_PASSWORD_FILE", value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Register an account for every user (always done on the stand-in)
+    #[arg(long, env = "SPRINGTIDE_REGISTER")]
+    pub register: bool,
+    /// PEM file of certificates to trust with https, instead of the system's
+    #[arg(long, env = "SPRINGTIDE_CA_CERT", value_name = "FILE")]
+    pub ca_cert: Option<PathBuf>,
+    /// Payload to submit: a JSON body for POST /jobs/direct [default: a SHIELD-HIT12A pencil beam]
+    #[arg(long, env = "SPRINGTIDE_INPUT", value_name = "FILE")]
+    pub input: Option<PathBuf>,
+
+    /// Users, each with one job in flight [default: the scenario's concurrent_jobs]
+    #[arg(short = 'u', long, env = "SPRINGTIDE_USERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Load")]
+    pub users: Option<u32>,
+    /// Tasks per job [default: the scenario's]
+    #[arg(long, env = "SPRINGTIDE_TASKS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Load")]
+    pub tasks: Option<u32>,
+    /// Repetitions [default: the scenario's]
+    #[arg(long, env = "SPRINGTIDE_REPETITIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000), help_heading = "Load")]
+    pub repetitions: Option<u32>,
+    /// Jobs each user submits one after another in a repetition
+    #[arg(long, env = "SPRINGTIDE_JOBS_PER_USER", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Load")]
+    pub jobs_per_user: u32,
+    /// Let users submit job after job for so long in each repetition, such as 90s or 1h30m
+    #[arg(short = 't', long, env = "SPRINGTIDE_RUN_TIME", value_name = "TIME", value_parser = seconds_or_span, conflicts_with = "jobs_per_user", help_heading = "Load")]
+    pub run_time: Option<Micros>,
+    /// Users started per second [default: all at once]
+    #[arg(short = 'r', long, env = "SPRINGTIDE_SPAWN_RATE", value_name = "N", value_parser = positive, help_heading = "Load")]
+    pub spawn_rate: Option<f64>,
+    /// Pause between two polls of a job, jittered by 10 %
+    #[arg(long, env = "SPRINGTIDE_POLL_INTERVAL", value_name = "TIME", default_value = "500ms", value_parser = span, help_heading = "Load")]
+    pub poll_interval: Micros,
+    /// Give a job up and cancel it after so long
+    #[arg(long, env = "SPRINGTIDE_JOB_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = span, help_heading = "Load")]
+    pub job_timeout: Micros,
+    /// Give the target up when it gives no answer for so long; also the timeout of a request
+    #[arg(long, env = "SPRINGTIDE_PATIENCE", value_name = "TIME", default_value = "30s", value_parser = span, help_heading = "Load")]
+    pub patience: Micros,
+    /// Rest between two repetitions, after the target has become quiet
+    #[arg(long, env = "SPRINGTIDE_COOL_DOWN", value_name = "TIME", default_value = "0s", value_parser = span, help_heading = "Load")]
+    pub cool_down: Micros,
+    /// Renew a session when it is so old
+    #[arg(long, env = "SPRINGTIDE_SESSION_REFRESH", value_name = "TIME", default_value = "8m", value_parser = span, help_heading = "Load")]
+    pub session_refresh: Micros,
+    /// Leave out the discarded first job
+    #[arg(long, env = "SPRINGTIDE_NO_WARMUP", help_heading = "Load")]
+    pub no_warmup: bool,
+    /// Seed of order, jitter and everything else random [default: drawn, and told]
+    #[arg(long, env = "SPRINGTIDE_SEED", value_name = "N", help_heading = "Load")]
+    pub seed: Option<u64>,
+    /// Load threads [default: one for every 1000 users, at most one per core]
+    #[arg(long, env = "SPRINGTIDE_LOAD_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Load")]
+    pub load_threads: Option<u32>,
+
+    /// Fail the run unless this holds, such as 'job.p95<30s' or 'failures<1% for S6' (repeatable)
+    #[arg(long = "threshold", env = "SPRINGTIDE_THRESHOLD", value_name = "RULE", value_delimiter = ';', help_heading = "Verdict")]
+    pub thresholds: Vec<Threshold>,
+    /// INVALID when 1 % of planned waits end later than this
+    #[arg(long, env = "SPRINGTIDE_MAX_LAG", value_name = "TIME", default_value = "100ms", value_parser = span, help_heading = "Verdict")]
+    pub max_lag: Micros,
+    /// INVALID when the load threads use more than this share of their cores, in percent
+    #[arg(long, env = "SPRINGTIDE_MAX_CPU", value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Verdict")]
+    pub max_cpu: u8,
+
+    /// Folder under which a dated folder for the run is made
+    #[arg(short = 'o', long, env = "SPRINGTIDE_OUT", value_name = "DIR", default_value = "reports", help_heading = "Output")]
+    pub out: PathBuf,
+    /// Name of the run's folder [default: the scenario's id]
+    #[arg(long, env = "SPRINGTIDE_LABEL", value_name = "TEXT", value_parser = label, help_heading = "Output")]
+    pub label: Option<String>,
+    /// Write Locust's four CSV files also as PREFIX_stats.csv and so on
+    #[arg(long, env = "SPRINGTIDE_CSV", value_name = "PREFIX", help_heading = "Output")]
+    pub csv: Option<PathBuf>,
+    /// Write the HTML report also to this file
+    #[arg(long, env = "SPRINGTIDE_HTML", value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
+    /// Print the summary as JSON on stdout, instead of the table and the RESULT line
+    #[arg(long, env = "SPRINGTIDE_JSON", help_heading = "Output")]
+    pub json: bool,
+    /// Accepted for those used to Locust; springtide has no web interface to leave out
+    #[arg(long, env = "SPRINGTIDE_HEADLESS", help_heading = "Output")]
+    pub headless: bool,
+    /// Log lines instead of a progress line, even on a terminal
+    #[arg(long, env = "SPRINGTIDE_NO_PROGRESS", help_heading = "Output")]
+    pub no_progress: bool,
+
+    /// The stand-in, when there is no --host.
+    #[command(flatten)]
+    pub standin: StandInArgs,
+}
+
+/// Knobs of the stand-in.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Built-in stand-in (without --host)")]
+pub struct StandInArgs {
+    /// Tasks and merges it works on at once
+    #[arg(long, env = "SPRINGTIDE_STANDIN_SLOTS", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub standin_slots: u32,
+    /// Mean time of a task
+    #[arg(long, env = "SPRINGTIDE_STANDIN_TASK_TIME", value_name = "TIME", default_value = "350ms", value_parser = span)]
+    pub standin_task_time: Micros,
+    /// Let it misbehave, see `springtide backend --help` (repeatable)
+    #[arg(long = "standin-bug", env = "SPRINGTIDE_STANDIN_BUG", value_name = "BUG", value_delimiter = ';')]
+    pub standin_bugs: Vec<Bug>,
+}
+
+/// Flags of `report`.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// Folder of the run, or its run.json
+    #[arg(value_name = "DIR")]
+    pub run: PathBuf,
+    /// Print the summary as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `backend`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = Bug::HELP)]
+pub struct BackendArgs {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, env = "SPRINGTIDE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:5000")]
+    pub listen: std::net::SocketAddr,
+    /// Seed of task times and bugs
+    #[arg(long, env = "SPRINGTIDE_SEED", value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// How it behaves.
+    #[command(flatten)]
+    pub standin: StandInArgs,
+}
+
+/// Reads the command line, the environment and the file's text, if there is a file.
+///
+/// # Errors
+/// As one line with the flag, the value and the remedy; help and version texts come as errors of
+/// their own kind, as clap has it.
+pub fn parse(args: impl IntoIterator<Item = OsString>, config: Option<&str>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    if let Some(text) = config {
+        command = with_config(command, text)?;
+    }
+    let mut matches = command.try_get_matches_from(args)?;
+    Cli::from_arg_matches_mut(&mut matches)
+}
+
+/// Makes the file's values the defaults of the flags.
+fn with_config(mut command: clap::Command, text: &str) -> Result<clap::Command, clap::Error> {
+    let refuse = |why: String| Cli::command().error(ErrorKind::ValueValidation, format!("{CONFIG_FILE}: {why}"));
+    let table: toml::Table = toml::from_str(text).map_err(|e| {
+        let line = e.span().map_or(1, |s| text[..s.start].matches('\n').count() + 1);
+        refuse(format!("line {line}: {}", e.message()))
+    })?;
+    for (key, value) in table {
+        let name = key.replace('_', "-");
+        let known = |c: &clap::Command| {
+            c.get_arguments().find(|a| a.get_long() == Some(&name)).map(|a| a.get_id().clone())
+        };
+        let id = known(&command).ok_or_else(|| refuse(format!("unknown key {key:?}; keys are the long flags of springtide run, without --")))?;
+        let values: Vec<String> = match value {
+            toml::Value::Array(items) => items.iter().map(plain).collect::<Option<_>>(),
+            one => plain(&one).map(|v| vec![v]),
+        }
+        .ok_or_else(|| refuse(format!("{key}: must be a text, a number, a truth value or a list of them")))?;
+        let set = move |arg: clap::Arg| arg.default_values(values.clone()).required(false);
+        command = command.mut_arg(&id, set.clone());
+        if let Some(run) = command.find_subcommand("run").cloned() {
+            let run = run.mut_arg(&id, set);
+            command = command.mut_subcommand("run", move |_| run);
+        }
+    }
+    Ok(command)
+}
+
+fn plain(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(s) => Some(s.clone()),
+        toml::Value::Integer(n) => Some(n.to_string()),
+        toml::Value::Float(x) => Some(x.to_string()),
+        toml::Value::Boolean(b) => Some(b.to_string()),
+        _ => None,
+    }
+}
+
+/// A usage error as one line: what, where, how to mend it.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut parts: Vec<&str> = Vec::new();
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        if !line.starts_with("Usage:") && !line.starts_with("For more information") {
+            parts.push(line);
+        }
+    }
+    let line = parts.join(" ");
+    format!("springtide: {} (see springtide --help)", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+fn span(text: &str) -> Result<Micros, String> {
+    micros::parse(text).ok_or_else(|| "write a time with its unit, such as 500ms, 30s or 1m30s".into())
+}
+
+/// As Locust has it: a bare number is seconds.
+fn seconds_or_span(text: &str) -> Result<Micros, String> {
+    let span = text.parse::<u64>().map_or_else(|_| span(text), |s| Ok(Micros(s.saturating_mul(1_000_000))))?;
+    if span == Micros::ZERO { Err("must be longer than nothing".into()) } else { Ok(span) }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0).ok_or_else(|| "write a number above 0".into())
+}
+
+fn label(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty()
+        && text.len() <= 64
+        && !text.starts_with('.')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if fits { Ok(text.into()) } else { Err("write 1 to 64 letters, digits, '-', '_' or '.'".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn read(args: &[&str], config: Option<&str>) -> Result<Cli, String> {
+        let args = std::iter::once("springtide").chain(args.iter().copied()).map(OsString::from);
+        parse(args, config).map_err(|e| one_line(&e))
+    }
+
+    #[test]
+    fn clap_finds_no_fault_with_the_definition() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_main_job_needs_no_subcommand() {
+        let cli = read(&["--scenario", "S6", "--users", "10"], None).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!((cli.run.scenario.as_deref(), cli.run.users), (Some("S6"), Some(10)));
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let file = "scenario = \"S1\"\npoll-interval = \"1s\"\nno_warmup = true\nthreshold = [\"failures<1%\"]\n";
+        let cli = read(&["--poll-interval", "250ms"], Some(file)).unwrap();
+        assert_eq!(cli.run.poll_interval, Micros(250_000));
+        assert_eq!(cli.run.scenario.as_deref(), Some("S1"));
+        assert!(cli.run.no_warmup);
+        assert_eq!(cli.run.thresholds.len(), 1);
+        let Some(Command::Run(run)) = read(&["run"], Some(file)).unwrap().command else { panic!() };
+        assert_eq!(run.poll_interval, Micros(1_000_000));
+    }
+
+    #[rstest]
+    #[case(&["--users", "10"], "--scenario")]
+    #[case(&["--scenario", "S6", "--users", "0"], "--users")]
+    #[case(&["--scenario", "S6", "--poll-interval", "5"], "500ms, 30s")]
+    #[case(&["--scenario", "S6", "--threshold", "job.p95>3s"], "write FIGURE<LIMIT")]
+    #[case(&["--scenario", "S6", "--label", "a/b"], "letters, digits")]
+    #[case(&["--scenario", "S6", "--password", "x"], "--password")]
+    #[case(&["--scenario", "S6", "--run-time", "0"], "longer than nothing")]
+    fn bad_flags_are_named_in_one_line(#[case] args: &[&str], #[case] says: &str) {
+        let line = read(args, None).unwrap_err();
+        assert!(line.contains(says), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+
+    #[rstest]
+    #[case("user = 3", "unknown key \"user\"")]
+    #[case("users = ", "springtide.toml: line 1")]
+    #[case("users = 0", "--users")]
+    #[case("password = \"x\"", "unknown key \"password\"")]
+    fn a_bad_file_is_named(#[case] file: &str, #[case] says: &str) {
+        let line = read(&["--scenario", "S6"], Some(file)).unwrap_err();
+        assert!(line.contains(says), "{line}");
+    }
+}

@@ -1,0 +1,551 @@
+//! What to do next: a pure function of what has happened, without sockets, clocks or waits.
+//!
+//! | state | waits for | deadline | then |
+//! |---|---|---|---|
+//! | `Resting` | the cool-down | it is one | `Preparing` the next cell, or done |
+//! | `Preparing` | Ready of every worker | 60 s + 0.5 s a user | `Running` |
+//! | `Running` | Through of every worker | the longest the cell can take, and a minute | `Settling` |
+//! | `Settling` | the final frame of every worker | 120 s | the cell is closed, `Resting` |
+//! | `Aborting` | GaveUp or a final frame of every worker | 45 s | done |
+//!
+//! A missed deadline closes the cell as it is, with the reason, and ends the run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    micros::Micros,
+    plan::{Cell, Settings},
+    plane::{Command, Report},
+    snapshot::{FrameBody, Totals},
+};
+
+/// How far ahead of now a cell's T0 is set.
+const LEAD: Micros = Micros(50_000);
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Time went by.
+    Tick,
+    /// A worker said something.
+    Report(Box<Report>),
+    /// Somebody wants the run to end.
+    Stop(String),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Tell the workers.
+    Send(Command),
+    /// A cell begins.
+    Opened(Cell),
+    /// The users of the cell start at T0 on the plane's clock.
+    Started(Micros),
+    /// A cell ended.
+    Close(Box<Closed>),
+    /// The run is over; the reason when it ends before its plan.
+    Finish(Option<String>),
+}
+
+/// A cell that ended, with everything its workers sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closed {
+    /// The cell.
+    pub cell: Cell,
+    /// The sum of all deltas.
+    pub totals: Totals,
+    /// T0 in Unix microseconds, of the first worker's clock.
+    pub t0_unix: u64,
+    /// Frames of each worker.
+    pub workers: BTreeMap<u32, u64>,
+    /// What is missing; `None` when every frame of every worker arrived.
+    pub missing: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Resting,
+    Preparing,
+    Running,
+    Settling,
+    Aborting,
+    Done,
+}
+
+/// The frames of one worker in one cell.
+#[derive(Debug, Default)]
+struct Received {
+    seqs: BTreeSet<u64>,
+    sum: Totals,
+    last: Option<(u64, Totals)>,
+}
+
+/// Carries a plan's cells through one after another.
+#[derive(Debug)]
+pub struct Coordinator {
+    cells: Vec<Cell>,
+    settings: Settings,
+    workers: u32,
+    next: usize,
+    state: State,
+    deadline: Micros,
+    heard: BTreeSet<u32>,
+    received: BTreeMap<u32, Received>,
+    t0_unix: u64,
+    why: Option<String>,
+}
+
+impl Coordinator {
+    /// A run of these cells on that many workers, which are there already.
+    pub fn new(cells: Vec<Cell>, settings: Settings, workers: u32) -> Self {
+        Self {
+            cells,
+            settings,
+            workers,
+            next: 0,
+            state: State::Resting,
+            deadline: Micros::ZERO,
+            heard: BTreeSet::new(),
+            received: BTreeMap::new(),
+            t0_unix: 0,
+            why: None,
+        }
+    }
+
+    /// The measurements of the running cell so far.
+    pub fn so_far(&self) -> impl Iterator<Item = &Totals> {
+        self.received.values().map(|r| &r.sum)
+    }
+
+    /// Takes in an event and says what to do about it.
+    pub fn on(&mut self, event: Event, now: Micros) -> Vec<Action> {
+        match event {
+            Event::Tick => self.on_tick(now),
+            Event::Report(report) => self.on_report(*report, now),
+            Event::Stop(why) => self.on_stop(why, now),
+        }
+    }
+
+    fn on_tick(&mut self, now: Micros) -> Vec<Action> {
+        if now < self.deadline || self.state == State::Done {
+            return Vec::new();
+        }
+        match self.state {
+            State::Resting => self.prepare(now),
+            State::Aborting => self.finish(),
+            State::Preparing => self.abort("not every user had a session in time".into(), now),
+            State::Running | State::Settling => {
+                let missing = (0..self.workers)
+                    .filter(|w| !self.heard.contains(w))
+                    .count();
+                let why = format!(
+                    "{missing} of {} workers gave no sign of life in time",
+                    self.workers
+                );
+                let mut actions = vec![self.close(Some(why.clone()))];
+                actions.extend(self.abort(why, now));
+                actions
+            }
+            State::Done => Vec::new(),
+        }
+    }
+
+    fn on_report(&mut self, report: Report, now: Micros) -> Vec<Action> {
+        let current = self.cells.get(self.next).map(|c| c.index);
+        match report {
+            Report::Ready { worker, cell }
+                if self.state == State::Preparing && Some(cell) == current =>
+            {
+                if !self.heard_all(worker) {
+                    return Vec::new();
+                }
+                let at = now + LEAD;
+                self.enter(State::Running, at + self.longest());
+                vec![
+                    Action::Send(Command::Start { cell, at }),
+                    Action::Started(at),
+                ]
+            }
+            Report::Through {
+                worker,
+                cell,
+                t0_unix,
+            } if self.state == State::Running && Some(cell) == current => {
+                if worker == 0 || self.t0_unix == 0 {
+                    self.t0_unix = t0_unix;
+                }
+                if !self.heard_all(worker) {
+                    return Vec::new();
+                }
+                self.enter(State::Settling, now + Micros(120_000_000));
+                vec![Action::Send(Command::Settle { cell })]
+            }
+            Report::Frame(frame) if Some(frame.cell) == current => {
+                let received = self.received.entry(frame.worker).or_default();
+                if !received.seqs.insert(frame.seq) {
+                    return Vec::new();
+                }
+                match frame.body {
+                    FrameBody::Delta(delta) => received.sum.merge(*delta),
+                    FrameBody::Final(totals) => received.last = Some((frame.seq, *totals)),
+                }
+                let ended = self.received.values().filter(|r| r.last.is_some()).count();
+                if self.state == State::Settling && ended == self.workers as usize {
+                    let closed = self.close(None);
+                    let why = target_gone(&closed);
+                    let mut actions = vec![closed];
+                    self.next += 1;
+                    match why {
+                        Some(why) => {
+                            self.why = Some(why);
+                            actions.extend(self.finish());
+                        }
+                        None => {
+                            self.enter(State::Resting, now + self.settings.cool_down);
+                            actions.extend(self.on_tick(now));
+                        }
+                    }
+                    return actions;
+                }
+                if self.state == State::Aborting && self.received[&frame.worker].last.is_some() {
+                    return self.gave_up(frame.worker);
+                }
+                Vec::new()
+            }
+            Report::GaveUp { worker, cell, why } if Some(cell) == current => {
+                match (self.state, why) {
+                    (State::Aborting, _) => self.gave_up(worker),
+                    (State::Done, _) => Vec::new(),
+                    (_, why) => {
+                        let mut actions = self.abort(
+                            why.unwrap_or_else(|| format!("worker {worker} stopped")),
+                            now,
+                        );
+                        actions.extend(self.gave_up(worker));
+                        actions
+                    }
+                }
+            }
+            // Late word of a cell that is over.
+            _ => Vec::new(),
+        }
+    }
+
+    fn on_stop(&mut self, why: String, now: Micros) -> Vec<Action> {
+        match self.state {
+            State::Aborting | State::Done => Vec::new(),
+            State::Resting => {
+                self.why = Some(why);
+                self.finish()
+            }
+            _ => self.abort(why, now),
+        }
+    }
+
+    fn prepare(&mut self, now: Micros) -> Vec<Action> {
+        let Some(cell) = self.cells.get(self.next).cloned() else {
+            return self.finish();
+        };
+        self.received.clear();
+        self.t0_unix = 0;
+        self.enter(
+            State::Preparing,
+            now + Micros(60_000_000 + 500_000 * u64::from(cell.users)),
+        );
+        let workers = self.workers;
+        vec![
+            Action::Opened(cell.clone()),
+            Action::Send(Command::Prepare { cell, workers }),
+        ]
+    }
+
+    /// Gives up the running cell; its measurements are dropped.
+    fn abort(&mut self, why: String, now: Micros) -> Vec<Action> {
+        self.why = Some(why);
+        self.enter(State::Aborting, now + Micros(45_000_000));
+        let cell = self.cells.get(self.next).map_or(0, |c| c.index);
+        vec![Action::Send(Command::Abort { cell })]
+    }
+
+    fn gave_up(&mut self, worker: u32) -> Vec<Action> {
+        if self.heard_all(worker) {
+            self.finish()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn finish(&mut self) -> Vec<Action> {
+        self.state = State::Done;
+        vec![Action::Send(Command::End), Action::Finish(self.why.take())]
+    }
+
+    fn close(&mut self, missing: Option<String>) -> Action {
+        let mut totals = Totals::default();
+        let mut workers = BTreeMap::new();
+        let mut gaps = missing;
+        for (worker, received) in std::mem::take(&mut self.received) {
+            workers.insert(worker, received.seqs.len() as u64);
+            if gaps.is_none() {
+                gaps = gap(worker, &received);
+            }
+            totals.merge(received.sum);
+        }
+        let cell = self.cells[self.next].clone();
+        Action::Close(Box::new(Closed {
+            cell,
+            totals,
+            t0_unix: self.t0_unix,
+            workers,
+            missing: gaps,
+        }))
+    }
+
+    fn enter(&mut self, state: State, deadline: Micros) {
+        self.state = state;
+        self.deadline = deadline;
+        self.heard.clear();
+    }
+
+    fn heard_all(&mut self, worker: u32) -> bool {
+        self.heard.insert(worker);
+        self.heard.len() == self.workers as usize
+    }
+
+    /// The longest that users can be at work: their last job may begin at the end of the run time.
+    fn longest(&self) -> Micros {
+        let s = &self.settings;
+        let cell = &self.cells[self.next];
+        let job = s.job_timeout + s.patience + s.patience + s.patience + s.patience;
+        let jobs = match s.run_time {
+            Some(run_time) => run_time + job,
+            None => Micros(job.0.saturating_mul(u64::from(s.jobs_per_user))),
+        };
+        let spawning = s
+            .spawn_rate
+            .map_or(0.0, |rate| f64::from(cell.users) / rate);
+        jobs + Micros((spawning * 1e6) as u64) + Micros(60_000_000)
+    }
+}
+
+/// What is wrong with the frames of a worker that sent its final one.
+fn gap(worker: u32, received: &Received) -> Option<String> {
+    let Some((last, totals)) = &received.last else {
+        return Some(format!("worker {worker} sent no final frame"));
+    };
+    let lost = *last - received.seqs.len() as u64;
+    if lost > 0 {
+        return Some(format!(
+            "{lost} of {last} frames of worker {worker} are missing"
+        ));
+    }
+    (received.sum != *totals)
+        .then(|| format!("the deltas of worker {worker} do not add up to its totals"))
+}
+
+/// Why there is no sense in another cell: the target does not answer any more.
+fn target_gone(closed: &Action) -> Option<String> {
+    let Action::Close(closed) = closed else {
+        return None;
+    };
+    let target = &closed.totals.target;
+    let error = target.errors.first()?;
+    (closed.totals.progress.done == 0 && target.accounts_read == 0)
+        .then(|| format!("the target does not answer any more: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{plan::Plan, scenario::Matrix, snapshot::Frame};
+
+    fn coordinator(workers: u32) -> Coordinator {
+        let mut scenario = Matrix::runbook().get("S6").unwrap().clone();
+        scenario.repetitions = 2;
+        Coordinator::new(
+            Plan::cells(1, &[scenario], false),
+            Settings::default(),
+            workers,
+        )
+    }
+
+    fn ready(worker: u32, cell: u32) -> Event {
+        Event::Report(Box::new(Report::Ready { worker, cell }))
+    }
+
+    fn through(worker: u32, cell: u32) -> Event {
+        Event::Report(Box::new(Report::Through {
+            worker,
+            cell,
+            t0_unix: 9,
+        }))
+    }
+
+    fn frame(worker: u32, cell: u32, seq: u64, body: FrameBody) -> Event {
+        Event::Report(Box::new(Report::Frame(Frame {
+            cell,
+            worker,
+            epoch: 1,
+            seq,
+            body,
+        })))
+    }
+
+    fn delta(submitted: u64) -> Totals {
+        let mut t = Totals::default();
+        t.progress.submitted = submitted;
+        t.progress.done = submitted;
+        t
+    }
+
+    /// Brings a cell to where only final frames are missing.
+    fn to_settling(c: &mut Coordinator, workers: u32, cell: u32) {
+        for w in 0..workers {
+            c.on(ready(w, cell), Micros(1));
+        }
+        for w in 0..workers {
+            c.on(through(w, cell), Micros(2));
+        }
+        assert_eq!(c.state, State::Settling);
+    }
+
+    #[test]
+    fn a_plan_is_carried_out_cell_by_cell() {
+        let mut c = coordinator(2);
+        let opened = c.on(Event::Tick, Micros::ZERO);
+        assert!(matches!(
+            &opened[1],
+            Action::Send(Command::Prepare { workers: 2, .. })
+        ));
+        assert!(
+            c.on(ready(0, 0), Micros(1)).is_empty(),
+            "both must be ready"
+        );
+        assert!(
+            c.on(ready(0, 0), Micros(1)).is_empty(),
+            "one worker twice is not two"
+        );
+        let started = c.on(ready(1, 0), Micros(1));
+        assert_eq!(
+            started[0],
+            Action::Send(Command::Start {
+                cell: 0,
+                at: Micros(1) + LEAD
+            })
+        );
+        c.on(through(1, 0), Micros(5));
+        assert_eq!(
+            c.on(through(0, 0), Micros(5)),
+            [Action::Send(Command::Settle { cell: 0 })]
+        );
+        for w in 0..2 {
+            c.on(
+                frame(w, 0, 1, FrameBody::Delta(Box::new(delta(5)))),
+                Micros(6),
+            );
+        }
+        c.on(
+            frame(0, 0, 2, FrameBody::Final(Box::new(delta(5)))),
+            Micros(7),
+        );
+        let actions = c.on(
+            frame(1, 0, 2, FrameBody::Final(Box::new(delta(5)))),
+            Micros(8),
+        );
+        let Action::Close(closed) = &actions[0] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(
+            (closed.totals.progress.submitted, closed.missing.as_deref()),
+            (10, None)
+        );
+        assert!(matches!(&actions[1], Action::Opened(cell) if cell.index == 1));
+    }
+
+    #[test]
+    fn a_lost_frame_is_noticed_and_a_double_one_counts_once() {
+        let mut c = coordinator(1);
+        c.on(Event::Tick, Micros::ZERO);
+        to_settling(&mut c, 1, 0);
+        for _ in 0..2 {
+            c.on(
+                frame(0, 0, 1, FrameBody::Delta(Box::new(delta(5)))),
+                Micros(3),
+            );
+        }
+        let actions = c.on(
+            frame(0, 0, 3, FrameBody::Final(Box::new(delta(9)))),
+            Micros(4),
+        );
+        let Action::Close(closed) = &actions[0] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(closed.totals.progress.submitted, 5);
+        assert_eq!(
+            closed.missing.as_deref(),
+            Some("1 of 3 frames of worker 0 are missing")
+        );
+    }
+
+    #[test]
+    fn deltas_that_are_not_the_totals_are_noticed() {
+        let mut c = coordinator(1);
+        c.on(Event::Tick, Micros::ZERO);
+        to_settling(&mut c, 1, 0);
+        c.on(
+            frame(0, 0, 1, FrameBody::Delta(Box::new(delta(5)))),
+            Micros(3),
+        );
+        let actions = c.on(
+            frame(0, 0, 2, FrameBody::Final(Box::new(delta(6)))),
+            Micros(4),
+        );
+        let Action::Close(closed) = &actions[0] else {
+            panic!("{actions:?}")
+        };
+        assert!(closed.missing.as_deref().unwrap().contains("do not add up"));
+    }
+
+    #[test]
+    fn every_state_has_a_deadline() {
+        for steps in 0..3 {
+            let mut c = coordinator(1);
+            c.on(Event::Tick, Micros::ZERO);
+            if steps > 0 {
+                c.on(ready(0, 0), Micros(1));
+            }
+            if steps > 1 {
+                c.on(through(0, 0), Micros(2));
+            }
+            let mut now = Micros(10);
+            let mut finished = false;
+            for _ in 0..5 {
+                now += Micros(10_000_000_000);
+                finished |= c
+                    .on(Event::Tick, now)
+                    .iter()
+                    .any(|a| matches!(a, Action::Finish(Some(_))));
+            }
+            assert!(finished, "after {steps} steps");
+        }
+    }
+
+    #[test]
+    fn a_stop_aborts_the_cell_and_ends_the_run() {
+        let mut c = coordinator(1);
+        c.on(Event::Tick, Micros::ZERO);
+        c.on(ready(0, 0), Micros(1));
+        assert_eq!(
+            c.on(Event::Stop("SIGINT".into()), Micros(2)),
+            [Action::Send(Command::Abort { cell: 0 })]
+        );
+        let gave_up = Event::Report(Box::new(Report::GaveUp {
+            worker: 0,
+            cell: 0,
+            why: None,
+        }));
+        let actions = c.on(gave_up, Micros(3));
+        assert_eq!(actions[1], Action::Finish(Some("SIGINT".into())));
+    }
+}
