@@ -12,16 +12,8 @@ use crate::{
 pub(super) async fn cancel(turn: &mut Turn<'_>, id: &str) -> Cancel {
     let query = format!("job_id={id}");
     let read = |answer: &Answer| decode::json::<decode::Canceled>(&answer.body);
-    match turn
-        .in_session(Endpoint::Cancel, &query, Bytes::new(), 200, read)
-        .await
-    {
-        Ok((
-            decode::Canceled {
-                job_state: Some(state),
-            },
-            _,
-        )) => Cancel::TooLate(state),
+    match turn.in_session(Endpoint::Cancel, &query, Bytes::new(), 200, read).await {
+        Ok((decode::Canceled { job_state: Some(state) }, _)) => Cancel::TooLate(state),
         Ok(_) => Cancel::Done,
         Err(problem) => Cancel::Refused(problem.what),
     }

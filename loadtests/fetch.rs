@@ -28,16 +28,12 @@ pub(super) async fn fetch(turn: &mut Turn<'_>, followed: &mut Followed) -> JobOu
             }
         }
         let read = |answer: &Answer| Ok(answer.body.clone());
-        match turn
-            .in_session(Endpoint::Results, &query, Bytes::new(), 200, read)
-            .await
-        {
+        match turn.in_session(Endpoint::Results, &query, Bytes::new(), 200, read).await {
             Ok((body, exchange)) => {
                 followed.job.timeline.fetch = Some(turn.recorder.clocked(&exchange));
                 let start = Instant::now();
                 let wire = exchange.wire_bytes;
-                let checked =
-                    tokio::task::spawn_blocking(move || decode::results(&body, wire)).await;
+                let checked = tokio::task::spawn_blocking(move || decode::results(&body, wire)).await;
                 turn.checked_since(start);
                 return match checked {
                     Ok(Ok(results)) => {
@@ -55,10 +51,7 @@ pub(super) async fn fetch(turn: &mut Turn<'_>, followed: &mut Followed) -> JobOu
                     Err(_) => broken("the check was cut short"),
                 };
             }
-            Err(Problem {
-                status: Some(404),
-                what,
-            }) => return broken(&format!("missing, {what}")),
+            Err(Problem { status: Some(404), what }) => return broken(&format!("missing, {what}")),
             Err(Problem { what, .. }) => last = what,
         }
     }
@@ -66,7 +59,5 @@ pub(super) async fn fetch(turn: &mut Turn<'_>, followed: &mut Followed) -> JobOu
 }
 
 fn broken(what: &str) -> JobOutcome {
-    JobOutcome::Broken {
-        what: format!("results: {what}"),
-    }
+    JobOutcome::Broken { what: format!("results: {what}") }
 }

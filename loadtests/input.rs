@@ -55,21 +55,14 @@ impl Input {
     /// When it cannot be read, is no JSON object, or lacks what every submit needs.
     pub fn load(path: &Path) -> Result<Self, InputError> {
         let name = path.display().to_string();
-        let bytes = fs::read(path).map_err(|source| InputError::Unreadable {
-            path: name.clone(),
-            source,
-        })?;
+        let bytes = fs::read(path).map_err(|source| InputError::Unreadable { path: name.clone(), source })?;
         Self::parse(&bytes, &name).map_err(|why| InputError::Bad { path: name, why })
     }
 
     fn parse(bytes: &[u8], name: &str) -> Result<Self, String> {
-        let mut members: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| {
-            format!("not a JSON object: {e}; it must be a whole body for POST /jobs/direct")
-        })?;
-        for (key, values) in [
-            ("sim_type", None),
-            ("input_type", Some(["files", "editor"])),
-        ] {
+        let mut members: Map<String, Value> = serde_json::from_slice(bytes)
+            .map_err(|e| format!("not a JSON object: {e}; it must be a whole body for POST /jobs/direct"))?;
+        for (key, values) in [("sim_type", None), ("input_type", Some(["files", "editor"]))] {
             let value = members.get(key).and_then(Value::as_str);
             let fits = value.is_some_and(|v| values.is_none_or(|allowed| allowed.contains(&v)));
             if !fits {
@@ -80,11 +73,7 @@ impl Input {
                 ));
             }
         }
-        let kind = if members["input_type"] == "files" {
-            "input_files"
-        } else {
-            "input_json"
-        };
+        let kind = if members["input_type"] == "files" { "input_files" } else { "input_json" };
         if !members.get(kind).is_some_and(Value::is_object) {
             return Err(format!(
                 "field {kind:?} must be an object, as input_type says {}",
@@ -96,9 +85,7 @@ impl Input {
         let text = serde_json::to_string(&members).expect("JSON that was read can be written");
         Ok(Self {
             facts: InputFacts {
-                name: Path::new(name)
-                    .file_name()
-                    .map_or(name.into(), |n| n.to_string_lossy().into_owned()),
+                name: Path::new(name).file_name().map_or(name.into(), |n| n.to_string_lossy().into_owned()),
                 sha256: hex(&Sha256::digest(bytes)),
                 bytes: bytes.len() as u64,
             },
@@ -135,14 +122,8 @@ mod tests {
     #[rstest]
     #[case("[]", "not a JSON object")]
     #[case("{}", "\"sim_type\" must be a text")]
-    #[case(
-        r#"{"sim_type":"x","input_type":"file"}"#,
-        "\"input_type\" must be one of files, editor"
-    )]
-    #[case(
-        r#"{"sim_type":"x","input_type":"files"}"#,
-        "\"input_files\" must be an object"
-    )]
+    #[case(r#"{"sim_type":"x","input_type":"file"}"#, "\"input_type\" must be one of files, editor")]
+    #[case(r#"{"sim_type":"x","input_type":"files"}"#, "\"input_files\" must be an object")]
     fn a_bad_payload_is_refused(#[case] text: &str, #[case] why: &str) {
         let said = Input::parse(text.as_bytes(), "x.json").unwrap_err();
         assert!(said.contains(why), "{said}");

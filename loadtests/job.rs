@@ -44,7 +44,8 @@ pub(super) async fn carry_through(turn: &mut Turn<'_>, key: JobKey) {
     followed.job.timeline.ended = turn.recorder.offset(tokio::time::Instant::now());
     if is_given_up(&followed.job) {
         let cancel = cancel::cancel(turn, &followed.id).await;
-        let over = matches!(&cancel, Cancel::TooLate(s) if JobState::parse(s).is_some_and(JobState::is_terminal));
+        let over =
+            matches!(&cancel, Cancel::TooLate(s) if JobState::parse(s).is_some_and(JobState::is_terminal));
         if !over {
             turn.user.given_up.insert(followed.id.clone());
         }

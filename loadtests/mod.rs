@@ -74,7 +74,5 @@ pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>)
 
 /// How long after T0 a user starts: with a spawn rate, users start evenly spaced.
 fn spawn_delay(number: u32, rate: Option<f64>) -> Duration {
-    rate.map_or(Duration::ZERO, |per_second| {
-        Duration::from_secs_f64(f64::from(number) / per_second)
-    })
+    rate.map_or(Duration::ZERO, |per_second| Duration::from_secs_f64(f64::from(number) / per_second))
 }

@@ -19,10 +19,7 @@ use crate::{
 /// # Errors
 /// The outcome, when the job ends otherwise: another terminal state, the job timeout, a target
 /// that no longer knows the job or gives no usable answer for longer than our patience.
-pub(super) async fn to_the_end(
-    turn: &mut Turn<'_>,
-    followed: &mut Followed,
-) -> Result<(), JobOutcome> {
+pub(super) async fn to_the_end(turn: &mut Turn<'_>, followed: &mut Followed) -> Result<(), JobOutcome> {
     let settings = &turn.run.settings;
     let began = Instant::now();
     let deadline = began + Duration::from(settings.job_timeout);
@@ -30,24 +27,17 @@ pub(super) async fn to_the_end(
     let query = format!("job_id={}", followed.id);
     let mut last_answer = began;
     loop {
-        let pause = turn
-            .poll_pause()
-            .min(deadline.saturating_duration_since(Instant::now()));
+        let pause = turn.poll_pause().min(deadline.saturating_duration_since(Instant::now()));
         if !turn.wait(pause).await {
             return Err(JobOutcome::Canceled);
         }
         let read = |answer: &Answer| decode::json::<decode::Polled>(&answer.body);
-        let polled = turn
-            .in_session(Endpoint::Poll, &query, Bytes::new(), 200, read)
-            .await;
+        let polled = turn.in_session(Endpoint::Poll, &query, Bytes::new(), 200, read).await;
         match polled {
             Ok((polled, exchange)) => {
                 last_answer = exchange.done;
                 let Some(state) = JobState::parse(&polled.job_state) else {
-                    followed
-                        .job
-                        .unknown_states
-                        .insert(polled.job_state.chars().take(60).collect());
+                    followed.job.unknown_states.insert(polled.job_state.chars().take(60).collect());
                     continue;
                 };
                 let timeline = &mut followed.job.timeline;
@@ -66,22 +56,15 @@ pub(super) async fn to_the_end(
                     _ => {}
                 }
             }
-            Err(Problem {
-                status: Some(404), ..
-            }) => return Err(JobOutcome::Lost),
-            Err(Problem {
-                status: Some(status @ (401 | 403)),
-                what,
-            }) => {
+            Err(Problem { status: Some(404), .. }) => return Err(JobOutcome::Lost),
+            Err(Problem { status: Some(status @ (401 | 403)), what }) => {
                 return Err(JobOutcome::Broken {
                     what: format!("no access to the own job, {status}: {what}"),
                 });
             }
             Err(Problem { what, .. }) if last_answer.elapsed() >= patience => {
                 let seconds = patience.as_secs();
-                return Err(JobOutcome::Broken {
-                    what: format!("no usable answer for {seconds} s: {what}"),
-                });
+                return Err(JobOutcome::Broken { what: format!("no usable answer for {seconds} s: {what}") });
             }
             Err(_) => {}
         }

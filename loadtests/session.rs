@@ -54,11 +54,7 @@ pub struct Session {
 
 impl Session {
     fn new(cookies: BTreeMap<String, String>) -> Self {
-        let mut session = Self {
-            cookies,
-            header: None,
-            opened: Instant::now(),
-        };
+        let mut session = Self { cookies, header: None, opened: Instant::now() };
         session.write_header();
         session
     }
@@ -70,17 +66,11 @@ impl Session {
     }
 
     fn write_header(&mut self) {
-        let all: Vec<String> = self
-            .cookies
-            .iter()
-            .map(|(k, v)| format!("{k}={v}"))
-            .collect();
-        self.header = HeaderValue::from_str(&all.join("; "))
-            .ok()
-            .map(|mut value| {
-                value.set_sensitive(true);
-                value
-            });
+        let all: Vec<String> = self.cookies.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        self.header = HeaderValue::from_str(&all.join("; ")).ok().map(|mut value| {
+            value.set_sensitive(true);
+            value
+        });
     }
 
     /// The `Cookie` header for a request; none where a session is only being opened.
@@ -143,8 +133,7 @@ impl Turn<'_> {
                     password: format!("{:032x}", rand::rng().random::<u128>()),
                 };
                 let body = credentials(&account);
-                self.call(Endpoint::Register, "", body, 201, |_| Ok(()))
-                    .await?;
+                self.call(Endpoint::Register, "", body, 201, |_| Ok(())).await?;
                 account
             }
         };
@@ -154,20 +143,13 @@ impl Turn<'_> {
 
     async fn log_in(&mut self) -> Result<(), Problem> {
         let Some(account) = &self.user.account else {
-            return Err(Problem {
-                status: None,
-                what: "no account".into(),
-            });
+            return Err(Problem { status: None, what: "no account".into() });
         };
         let body = credentials(account);
         self.user.session = None;
         let read = |answer: &Answer| {
             let cookies = decode::cookies(&answer.headers);
-            if cookies.is_empty() {
-                Err("login without a cookie".to_owned())
-            } else {
-                Ok(cookies)
-            }
+            if cookies.is_empty() { Err("login without a cookie".to_owned()) } else { Ok(cookies) }
         };
         let (cookies, _) = self.call(Endpoint::Login, "", body, 202, read).await?;
         self.user.session = Some(Session::new(cookies));
@@ -177,16 +159,9 @@ impl Turn<'_> {
     /// Renews the session when it is due; a refusal is mended by the next call's re-login.
     async fn keep_session(&mut self) {
         let due = self.user.kit.refresh_after;
-        if self
-            .user
-            .session
-            .as_ref()
-            .is_some_and(|s| s.opened.elapsed() >= due)
-        {
+        if self.user.session.as_ref().is_some_and(|s| s.opened.elapsed() >= due) {
             let read = |answer: &Answer| Ok(decode::cookies(&answer.headers));
-            let renewed = self
-                .call(Endpoint::Refresh, "", Bytes::new(), 200, read)
-                .await;
+            let renewed = self.call(Endpoint::Refresh, "", Bytes::new(), 200, read).await;
             if let (Ok((cookies, _)), Some(session)) = (renewed, &mut self.user.session) {
                 session.renew(cookies);
             }
@@ -204,14 +179,9 @@ impl Turn<'_> {
         read: impl Fn(&Answer) -> Result<T, String>,
     ) -> Result<(T, Exchange), Problem> {
         self.keep_session().await;
-        let first = self
-            .call(endpoint, query, body.clone(), expected, &read)
-            .await;
+        let first = self.call(endpoint, query, body.clone(), expected, &read).await;
         match first {
-            Err(Problem {
-                status: Some(401 | 403),
-                ..
-            }) => {
+            Err(Problem { status: Some(401 | 403), .. }) => {
                 let kit = std::sync::Arc::clone(&self.user.kit);
                 let permit = kit.logins.acquire().await;
                 let again = self.log_in().await;
@@ -225,9 +195,7 @@ impl Turn<'_> {
 }
 
 fn credentials(account: &Account) -> Bytes {
-    json!({"username": account.username, "password": account.password})
-        .to_string()
-        .into()
+    json!({"username": account.username, "password": account.password}).to_string().into()
 }
 
 fn refusal(p: &Problem) -> String {
@@ -240,10 +208,7 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let account = Account {
-            username: "ann".into(),
-            password: "s3cret".into(),
-        };
+        let account = Account { username: "ann".into(), password: "s3cret".into() };
         assert!(!format!("{:?}", Accounts::Shared(account)).contains("s3cret"));
         let session = Session::new([("access_token".to_owned(), "t0ken".to_owned())].into());
         assert!(!format!("{:?}", session.header).contains("t0ken"));

@@ -53,14 +53,9 @@ async fn still_going(turn: &mut Turn<'_>, id: &str, deadline: Instant) -> Option
     let query = format!("job_id={id}");
     loop {
         let read = |answer: &Answer| decode::json::<decode::Polled>(&answer.body);
-        let state = match turn
-            .in_session(Endpoint::Poll, &query, Bytes::new(), 200, read)
-            .await
-        {
+        let state = match turn.in_session(Endpoint::Poll, &query, Bytes::new(), 200, read).await {
             Ok((polled, _)) => polled.job_state,
-            Err(Problem {
-                status: Some(404), ..
-            }) => return None,
+            Err(Problem { status: Some(404), .. }) => return None,
             Err(problem) => problem.what,
         };
         if JobState::parse(&state).is_some_and(JobState::is_terminal) {
@@ -74,32 +69,19 @@ async fn still_going(turn: &mut Turn<'_>, id: &str, deadline: Instant) -> Option
 
 /// Reads the account's list, newest first, and keeps the jobs of this cell.
 async fn read_list(turn: &mut Turn<'_>, view: &mut TargetView) -> Result<(), Problem> {
-    let run_tag = turn
-        .run
-        .tag
-        .rsplit_once(' ')
-        .map_or(turn.run.tag.clone(), |(run, _)| run.to_owned());
+    let run_tag = turn.run.tag.rsplit_once(' ').map_or(turn.run.tag.clone(), |(run, _)| run.to_owned());
     let cell_tag = format!("{} ", turn.run.tag);
     let mut foreign = 0;
     for index in 1.. {
-        let query =
-            format!("page_size={PAGE}&page_idx={index}&order_by=start_time&order_type=descend");
+        let query = format!("page_size={PAGE}&page_idx={index}&order_by=start_time&order_type=descend");
         let read = |answer: &Answer| decode::json::<decode::Simulations>(&answer.body);
-        let (page, _) = turn
-            .in_session(Endpoint::Simulations, &query, Bytes::new(), 200, read)
-            .await?;
+        let (page, _) = turn.in_session(Endpoint::Simulations, &query, Bytes::new(), 200, read).await?;
         let mut ours = false;
         for row in page.simulations {
             let title = row.title.unwrap_or_default();
             ours |= title.starts_with(&run_tag);
             if title.starts_with(&cell_tag) {
-                view.listed.insert(
-                    row.job_id,
-                    Listed {
-                        title,
-                        end_time: row.end_time,
-                    },
-                );
+                view.listed.insert(row.job_id, Listed { title, end_time: row.end_time });
             }
         }
         foreign = if ours { 0 } else { foreign + 1 };

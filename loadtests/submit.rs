@@ -17,11 +17,7 @@ use crate::{
 /// # Errors
 /// The outcome, when there is no job to follow.
 pub(super) async fn submit(turn: &mut Turn<'_>, followed: &mut Followed) -> Result<(), JobOutcome> {
-    let body = turn
-        .user
-        .kit
-        .input
-        .body(turn.run.share.cell.tasks, &followed.job.title);
+    let body = turn.user.kit.input.body(turn.run.share.cell.tasks, &followed.job.title);
     followed.job.submit_bytes = body.len() as u64;
     let start = Instant::now();
     turn.recorder.submitting(start);
@@ -29,27 +25,17 @@ pub(super) async fn submit(turn: &mut Turn<'_>, followed: &mut Followed) -> Resu
     let answered = turn.in_session(Endpoint::Submit, "", body, 202, read).await;
     match answered {
         Ok((submitted, exchange)) => {
-            followed
-                .job
-                .timeline
-                .submitted(turn.recorder.clocked(&exchange));
+            followed.job.timeline.submitted(turn.recorder.clocked(&exchange));
             followed.job.job_id = Some(submitted.job_id.clone());
             followed.id = submitted.job_id;
             Ok(())
         }
         Err(Problem { status, what }) => {
-            let (sent, done) = (
-                turn.recorder.offset(start),
-                turn.recorder.offset(Instant::now()),
-            );
+            let (sent, done) = (turn.recorder.offset(start), turn.recorder.offset(Instant::now()));
             followed.job.timeline.submitted(Clocked { sent, done });
             Err(match status {
-                Some(202) => JobOutcome::Broken {
-                    what: format!("submit: {what}"),
-                },
-                status => JobOutcome::Rejected {
-                    status: status.unwrap_or(0),
-                },
+                Some(202) => JobOutcome::Broken { what: format!("submit: {what}") },
+                status => JobOutcome::Rejected { status: status.unwrap_or(0) },
             })
         }
     }

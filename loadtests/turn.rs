@@ -72,12 +72,7 @@ impl<'a> Turn<'a> {
     /// It ends; where it went is taken down.
     pub(super) fn end(&mut self) {
         if let Some(begun) = self.begun.take() {
-            self.recorder.time(
-                begun.elapsed().into(),
-                self.in_flight,
-                self.waiting,
-                self.checking,
-            );
+            self.recorder.time(begun.elapsed().into(), self.in_flight, self.waiting, self.checking);
         }
     }
 
@@ -117,41 +112,19 @@ impl<'a> Turn<'a> {
         read: impl FnOnce(&Answer) -> Result<T, String>,
     ) -> Result<(T, Exchange), Problem> {
         let path = endpoint.path();
-        let path_and_query = if query.is_empty() {
-            path.to_owned()
-        } else {
-            format!("{path}?{query}")
-        };
-        let cookie = self
-            .user
-            .session
-            .as_ref()
-            .and_then(|s| s.cookie_for(endpoint));
-        let call = Call {
-            method: endpoint.method(),
-            path: &path_and_query,
-            cookie,
-            body,
-            safe: endpoint.is_safe(),
-        };
+        let path_and_query = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+        let cookie = self.user.session.as_ref().and_then(|s| s.cookie_for(endpoint));
+        let call =
+            Call { method: endpoint.method(), path: &path_and_query, cookie, body, safe: endpoint.is_safe() };
         let answered = self.user.client.call(&call).await;
         let (exchange, status, body_bytes, result) = match &answered {
             Ok(answer) => {
                 let result = if answer.status == expected {
                     read(answer)
                 } else {
-                    Err(format!(
-                        "{} {}",
-                        answer.status,
-                        decode::message(&answer.body)
-                    ))
+                    Err(format!("{} {}", answer.status, decode::message(&answer.body)))
                 };
-                (
-                    answer.exchange,
-                    Some(answer.status),
-                    answer.body.len() as u64,
-                    result,
-                )
+                (answer.exchange, Some(answer.status), answer.body.len() as u64, result)
             }
             Err(error) => (error.exchange, None, 0, Err(error.kind.to_string())),
         };

@@ -47,19 +47,8 @@ pub struct User {
 impl User {
     /// The user of that place on this worker, not logged in yet.
     pub fn new(slot: u32, kit: Arc<Kit>) -> Self {
-        let client = Client::new(
-            Arc::clone(&kit.origin),
-            Arc::clone(&kit.sockets),
-            kit.timeout,
-        );
-        Self {
-            slot,
-            kit,
-            client,
-            account: None,
-            session: None,
-            given_up: BTreeSet::new(),
-        }
+        let client = Client::new(Arc::clone(&kit.origin), Arc::clone(&kit.sockets), kit.timeout);
+        Self { slot, kit, client, account: None, session: None, given_up: BTreeSet::new() }
     }
 
     /// Its place on this worker, from 0.

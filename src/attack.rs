@@ -85,9 +85,8 @@ impl Attack {
     /// When a thread, a runtime or Goose cannot be started.
     pub fn launch(capacity: u32, threads: u32, kit: &Arc<Kit>) -> Result<Self, AttackError> {
         let threads = threads.clamp(1, capacity.max(1));
-        let lanes = (0..threads)
-            .map(|lane| Lane::launch(lane, threads, capacity, kit))
-            .collect::<Result<_, _>>()?;
+        let lanes =
+            (0..threads).map(|lane| Lane::launch(lane, threads, capacity, kit)).collect::<Result<_, _>>()?;
         Ok(Self { lanes })
     }
 }
@@ -101,11 +100,7 @@ impl Driver for Attack {
         let through = Arc::new(Gate::new(run.share.users));
         for (lane, recorder) in self.lanes.iter().zip(&run.recorders) {
             let (run, recorder) = (Arc::clone(&run), Arc::clone(recorder));
-            lane.orders.send_replace(Order::Take(Part {
-                run,
-                recorder,
-                through: Arc::clone(&through),
-            }));
+            lane.orders.send_replace(Order::Take(Part { run, recorder, through: Arc::clone(&through) }));
         }
         through.full().await;
     }
@@ -128,9 +123,7 @@ impl Lane {
     fn launch(lane: u32, lanes: u32, capacity: u32, kit: &Arc<Kit>) -> Result<Self, AttackError> {
         let users = (capacity - lane).div_ceil(lanes);
         let orders = watch::Sender::new(Order::Wait);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let attack = prepare(users, kit.origin.url(), {
             let (orders, kit) = (orders.clone(), Arc::clone(kit));
             move |index| {
@@ -139,21 +132,16 @@ impl Lane {
             }
         })?;
         let pulse = pulse(subscribe(&orders), Arc::downgrade(kit));
-        let thread = thread::Builder::new()
-            .name(format!("load-{lane}"))
-            .spawn(move || {
-                runtime.block_on(async {
-                    let pulse = tokio::spawn(pulse);
-                    if let Err(e) = attack.execute().await {
-                        tracing::error!("goose: {e}");
-                    }
-                    let _ = pulse.await;
-                });
-            })?;
-        Ok(Self {
-            orders,
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name(format!("load-{lane}")).spawn(move || {
+            runtime.block_on(async {
+                let pulse = tokio::spawn(pulse);
+                if let Err(e) = attack.execute().await {
+                    tracing::error!("goose: {e}");
+                }
+                let _ = pulse.await;
+            });
+        })?;
+        Ok(Self { orders, thread: Some(thread) })
     }
 }
 
@@ -184,8 +172,8 @@ where
             Ok(())
         })
     });
-    let scenario = g::goose::Scenario::new("springtide")
-        .register_transaction(g::goose::Transaction::new(life));
+    let scenario =
+        g::goose::Scenario::new("springtide").register_transaction(g::goose::Transaction::new(life));
     g::GooseAttack::initialize_with_config(config)?
         .register_scenario(scenario)
         .set_client_builder_without_cookies(g::client::GooseClientBuilder::new().without_cookies())
@@ -263,10 +251,7 @@ async fn pulse(mut orders: watch::Receiver<Order>, kit: Weak<Kit>) {
 /// CPU time this thread has used.
 fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// How many load threads serve that many users best: one, until there are so many that a core is

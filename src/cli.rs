@@ -7,10 +7,38 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 
-use crate::{micros::{self, Micros}, standin::Bug, threshold::Threshold};
+use crate::{
+    micros::{self, Micros},
+    standin::Bug,
+    threshold::Threshold,
+};
 
 /// Name of the configuration file, read from the working directory.
 pub const CONFIG_FILE: &str = "springtide.toml";
+
+/// What `--standin-bug` takes, with an example of each.
+const BUGS: &str = "\
+Bugs (those with =SHARE hit that share of the jobs, all without it):
+  lost-completed=1         COMPLETED is overwritten by RUNNING for good
+  duplicate-results=1      results are stored more than once
+  all-failed-stuck=1       all tasks fail, the job hangs in MERGING_RUNNING
+  all-failed=1             all tasks fail, the job is FAILED
+  stuck=0.2                the job never leaves RUNNING
+  lose-job=0.2             the job disappears after it was accepted
+  ghost=0.2                the submit answers 500, the job is there
+  duplicate-job=0.2        one submit makes two jobs
+  missing-results=0.2      COMPLETED, but no results
+  broken-results=0.2       the results are cut-off JSON
+  wrong-results=0.2        an estimator is missing in the results
+  keys-void-after=5s       update keys are refused from then on
+  refuse=3s..6s            connections are refused in that window
+  slow-results=2s          storing results takes so much longer
+  slow-fetch=2s            reading results takes so much longer
+  error-500=/jobs:0.2      that share of requests to the route answers 500
+  html                     every route answers a web page
+  html-error               every route answers 502 with a web page
+  login-refused            every login answers 401
+  vanish-after=3s          the server is gone for good";
 
 /// A load generator for job-based backends: submit, poll, fetch, with a ledger that adds up.
 #[derive(Debug, Parser)]
@@ -117,7 +145,13 @@ pub struct RunArgs {
     pub load_threads: Option<u32>,
 
     /// Fail the run unless this holds, such as 'job.p95<30s' or 'failures<1% for S6' (repeatable)
-    #[arg(long = "threshold", env = "SPRINGTIDE_THRESHOLD", value_name = "RULE", value_delimiter = ';', help_heading = "Verdict")]
+    #[arg(
+        long = "threshold",
+        env = "SPRINGTIDE_THRESHOLD",
+        value_name = "RULE",
+        value_delimiter = ';',
+        help_heading = "Verdict"
+    )]
     pub thresholds: Vec<Threshold>,
     /// INVALID when 1 % of planned waits end later than this
     #[arg(long, env = "SPRINGTIDE_MAX_LAG", value_name = "TIME", default_value = "100ms", value_parser = span, help_heading = "Verdict")]
@@ -127,7 +161,14 @@ pub struct RunArgs {
     pub max_cpu: u8,
 
     /// Folder under which a dated folder for the run is made
-    #[arg(short = 'o', long, env = "SPRINGTIDE_OUT", value_name = "DIR", default_value = "reports", help_heading = "Output")]
+    #[arg(
+        short = 'o',
+        long,
+        env = "SPRINGTIDE_OUT",
+        value_name = "DIR",
+        default_value = "reports",
+        help_heading = "Output"
+    )]
     pub out: PathBuf,
     /// Name of the run's folder [default: the scenario's id]
     #[arg(long, env = "SPRINGTIDE_LABEL", value_name = "TEXT", value_parser = label, help_heading = "Output")]
@@ -181,7 +222,7 @@ pub struct ReportArgs {
 
 /// Flags of `backend`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = Bug::HELP)]
+#[command(after_help = BUGS)]
 pub struct BackendArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, env = "SPRINGTIDE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:5000")]
@@ -210,7 +251,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, config: Option<&str>) -> 
 
 /// Makes the file's values the defaults of the flags.
 fn with_config(mut command: clap::Command, text: &str) -> Result<clap::Command, clap::Error> {
-    let refuse = |why: String| Cli::command().error(ErrorKind::ValueValidation, format!("{CONFIG_FILE}: {why}"));
+    let refuse =
+        |why: String| Cli::command().error(ErrorKind::ValueValidation, format!("{CONFIG_FILE}: {why}"));
     let table: toml::Table = toml::from_str(text).map_err(|e| {
         let line = e.span().map_or(1, |s| text[..s.start].matches('\n').count() + 1);
         refuse(format!("line {line}: {}", e.message()))
@@ -220,7 +262,9 @@ fn with_config(mut command: clap::Command, text: &str) -> Result<clap::Command, 
         let known = |c: &clap::Command| {
             c.get_arguments().find(|a| a.get_long() == Some(&name)).map(|a| a.get_id().clone())
         };
-        let id = known(&command).ok_or_else(|| refuse(format!("unknown key {key:?}; keys are the long flags of springtide run, without --")))?;
+        let id = known(&command).ok_or_else(|| {
+            refuse(format!("unknown key {key:?}; keys are the long flags of springtide run, without --"))
+        })?;
         let values: Vec<String> = match value {
             toml::Value::Array(items) => items.iter().map(plain).collect::<Option<_>>(),
             one => plain(&one).map(|v| vec![v]),
@@ -265,12 +309,16 @@ fn span(text: &str) -> Result<Micros, String> {
 
 /// As Locust has it: a bare number is seconds.
 fn seconds_or_span(text: &str) -> Result<Micros, String> {
-    let span = text.parse::<u64>().map_or_else(|_| span(text), |s| Ok(Micros(s.saturating_mul(1_000_000))))?;
+    let span =
+        text.parse::<u64>().map_or_else(|_| span(text), |s| Ok(Micros(s.saturating_mul(1_000_000))))?;
     if span == Micros::ZERO { Err("must be longer than nothing".into()) } else { Ok(span) }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0).ok_or_else(|| "write a number above 0".into())
+    text.parse()
+        .ok()
+        .filter(|x: &f64| x.is_finite() && *x > 0.0)
+        .ok_or_else(|| "write a number above 0".into())
 }
 
 fn label(text: &str) -> Result<String, String> {
@@ -298,6 +346,15 @@ mod tests {
     }
 
     #[test]
+    fn every_bug_in_the_help_can_be_asked_for() {
+        let named: Vec<&str> = BUGS.lines().skip(1).filter_map(|l| l.split_whitespace().next()).collect();
+        assert_eq!(named.len(), 20);
+        for bug in named {
+            read(&["backend", "--standin-bug", bug], None).unwrap();
+        }
+    }
+
+    #[test]
     fn the_main_job_needs_no_subcommand() {
         let cli = read(&["--scenario", "S6", "--users", "10"], None).unwrap();
         assert!(cli.command.is_none());
@@ -306,7 +363,8 @@ mod tests {
 
     #[test]
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
-        let file = "scenario = \"S1\"\npoll-interval = \"1s\"\nno_warmup = true\nthreshold = [\"failures<1%\"]\n";
+        let file =
+            "scenario = \"S1\"\npoll-interval = \"1s\"\nno_warmup = true\nthreshold = [\"failures<1%\"]\n";
         let cli = read(&["--poll-interval", "250ms"], Some(file)).unwrap();
         assert_eq!(cli.run.poll_interval, Micros(250_000));
         assert_eq!(cli.run.scenario.as_deref(), Some("S1"));

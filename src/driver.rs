@@ -120,19 +120,13 @@ impl CellRun {
     /// Gives the share up because it cannot be carried out, such as for want of a session. The
     /// first reason is kept.
     pub fn fail(&self, why: String) {
-        self.failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(why);
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         self.stop.cancel();
     }
 
     /// Why it was given up.
     pub fn failure(&self) -> Option<String> {
-        self.failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -22,32 +22,22 @@ pub struct Span {
 impl Span {
     /// A duration known to the microsecond.
     pub fn exact(d: Micros) -> Self {
-        Self {
-            least: d,
-            most: Some(d),
-        }
+        Self { least: d, most: Some(d) }
     }
 
     /// A duration known to be at least this.
     pub fn at_least(d: Micros) -> Self {
-        Self {
-            least: d,
-            most: None,
-        }
+        Self { least: d, most: None }
     }
 
     /// Midpoint of the bounds; the lower bound when censored.
     pub fn midpoint(self) -> Micros {
-        Micros(
-            self.most
-                .map_or(self.least.0, |m| self.least.0.midpoint(m.0)),
-        )
+        Micros(self.most.map_or(self.least.0, |m| self.least.0.midpoint(m.0)))
     }
 
     /// Half the distance of the bounds; `None` when censored.
     pub fn half_width(self) -> Option<Micros> {
-        self.most
-            .map(|m| Micros(m.saturating_sub(self.least).0.div_ceil(2)))
+        self.most.map(|m| Micros(m.saturating_sub(self.least).0.div_ceil(2)))
     }
 }
 
@@ -112,9 +102,7 @@ impl Sample {
     pub fn mean(&self) -> Option<Micros> {
         let n = self.count() - self.censored;
         (n > 0).then(|| {
-            Micros(
-                (self.value[..n].iter().map(|&v| u128::from(v)).sum::<u128>() / n as u128) as u64,
-            )
+            Micros((self.value[..n].iter().map(|&v| u128::from(v)).sum::<u128>() / n as u128) as u64)
         })
     }
 
@@ -130,9 +118,7 @@ impl Sample {
 
     /// Median half-width of the finished intervals: how blurred the sample is.
     pub fn half_width(&self) -> Option<Micros> {
-        self.half_widths
-            .get(self.half_widths.len().saturating_sub(1) / 2)
-            .map(|&v| Micros(v))
+        self.half_widths.get(self.half_widths.len().saturating_sub(1) / 2).map(|&v| Micros(v))
     }
 
     /// The quantile `q` (0 < q < 1) at rank ⌈q·n⌉; `None` when empty.
@@ -160,13 +146,7 @@ impl Sample {
     ) -> Option<Quantile> {
         let (value, bound) = (*self.value.get(rank)?, self.bound[rank]);
         let at_least = value != bound;
-        Some(Quantile {
-            value: Micros(bound),
-            at_least,
-            low,
-            high,
-            supported,
-        })
+        Some(Quantile { value: Micros(bound), at_least, low, high, supported })
     }
 }
 
@@ -178,10 +158,7 @@ fn confidence_ranks(n: usize, q: f64) -> (Option<usize>, Option<usize>) {
         let (mean, sd) = (n as f64 * q, (n as f64 * q * (1.0 - q)).sqrt());
         let low = (mean - 1.96 * sd).floor();
         let high = (mean + 1.96 * sd).ceil();
-        return (
-            (low >= 1.0).then(|| low as usize - 1),
-            ((high as usize) < n).then_some(high as usize),
-        );
+        return ((low >= 1.0).then(|| low as usize - 1), ((high as usize) < n).then_some(high as usize));
     }
     // X = how many observations lie below the true quantile ~ Bin(n, q). The l-th smallest
     // (from 1) is above it when X < l: take the largest l with P(X < l) ≤ 2.5 %; the u-th is
@@ -228,10 +205,7 @@ mod tests {
         let hundred: Vec<u64> = (1..=100).collect();
         let sample = exact(&hundred);
         let p50 = sample.quantile(0.5).unwrap();
-        assert_eq!(
-            (p50.value, p50.supported, p50.at_least),
-            (Micros(50), true, false)
-        );
+        assert_eq!((p50.value, p50.supported, p50.at_least), (Micros(50), true, false));
         assert!(!sample.quantile(0.95).unwrap().supported, "p95 wants 200");
         let two_hundred: Vec<u64> = (1..=200).collect();
         assert!(exact(&two_hundred).quantile(0.95).unwrap().supported);
@@ -252,10 +226,7 @@ mod tests {
 
     #[test]
     fn intervals_are_reported_by_midpoint_and_half_width() {
-        let sample = Sample::new([Span {
-            least: Micros(10),
-            most: Some(Micros(20)),
-        }]);
+        let sample = Sample::new([Span { least: Micros(10), most: Some(Micros(20)) }]);
         assert_eq!(sample.quantile(0.5).unwrap().value, Micros(15));
         assert_eq!(sample.half_width(), Some(Micros(5)));
     }

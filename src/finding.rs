@@ -120,27 +120,19 @@ impl fmt::Display for Kind {
             Self::BrokenResults { what } => {
                 write!(f, "COMPLETED, but the results are broken: {what}")
             }
-            Self::GhostJob => {
-                f.write_str("ghost: the target has a job whose submit it did not accept")
-            }
+            Self::GhostJob => f.write_str("ghost: the target has a job whose submit it did not accept"),
             Self::DuplicateJob => f.write_str("duplicate: one submit made more than one job"),
-            Self::VanishedJob => {
-                f.write_str("vanished: an accepted job is not in the target's list")
-            }
+            Self::VanishedJob => f.write_str("vanished: an accepted job is not in the target's list"),
             Self::LostJob => f.write_str("lost: the target answers 404 for a job it accepted"),
             Self::FailedJob => f.write_str("the target ended the job as FAILED"),
             Self::RejectedSubmit { status: 0 } => f.write_str("submit got no answer"),
             Self::RejectedSubmit { status } => write!(f, "submit refused with status {status}"),
             Self::UnknownState => f.write_str("state name outside the contract"),
-            Self::NotQuiet => f.write_str(
-                "a job that was given up could not be made terminal; it may load later cells",
-            ),
+            Self::NotQuiet => {
+                f.write_str("a job that was given up could not be made terminal; it may load later cells")
+            }
             Self::Unreconciled => f.write_str("the target's own list of jobs could not be read"),
-            Self::PollTooCoarse {
-                stage,
-                median,
-                interval,
-            } => write!(
+            Self::PollTooCoarse { stage, median, interval } => write!(
                 f,
                 "the poll interval ({interval}) exceeds 5 % of the median {stage} stage ({median}): lower --poll-interval for sharper figures"
             ),
@@ -158,26 +150,13 @@ pub fn of_cell(totals: &Totals, ledger: &Ledger, poll_interval: Micros) -> Vec<F
         of_job(job, totals, &mut found);
     }
     results_differ(totals, &mut found);
-    ledger
-        .ghosts
-        .iter()
-        .for_each(|id| found.note(Kind::GhostJob, id));
-    ledger
-        .duplicates
-        .iter()
-        .for_each(|id| found.note(Kind::DuplicateJob, id));
-    ledger
-        .vanished
-        .iter()
-        .for_each(|id| found.note(Kind::VanishedJob, id));
+    ledger.ghosts.iter().for_each(|id| found.note(Kind::GhostJob, id));
+    ledger.duplicates.iter().for_each(|id| found.note(Kind::DuplicateJob, id));
+    ledger.vanished.iter().for_each(|id| found.note(Kind::VanishedJob, id));
     for (id, state) in &totals.target.unfinished {
         found.note(Kind::NotQuiet, &format!("{id} ({state})"));
     }
-    totals
-        .target
-        .errors
-        .iter()
-        .for_each(|e| found.note(Kind::Unreconciled, e));
+    totals.target.errors.iter().for_each(|e| found.note(Kind::Unreconciled, e));
     for stage in Stage::ALL.into_iter().filter(|s| s.is_polled()) {
         let spans = totals.jobs.values().filter_map(|j| j.timeline.stage(stage));
         let sample = crate::estimate::Sample::new(spans);
@@ -185,23 +164,11 @@ pub fn of_cell(totals: &Totals, ledger: &Ledger, poll_interval: Micros) -> Vec<F
             continue;
         };
         if !p50.at_least && p50.value.0 < poll_interval.0.saturating_mul(20) {
-            let kind = Kind::PollTooCoarse {
-                stage,
-                median: p50.value,
-                interval: poll_interval,
-            };
+            let kind = Kind::PollTooCoarse { stage, median: p50.value, interval: poll_interval };
             found.0.insert(kind, (sample.count() as u64, Vec::new()));
         }
     }
-    found
-        .0
-        .into_iter()
-        .map(|(kind, (count, examples))| Finding {
-            kind,
-            count,
-            examples,
-        })
-        .collect()
+    found.0.into_iter().map(|(kind, (count, examples))| Finding { kind, count, examples }).collect()
 }
 
 fn of_job(job: &Job, totals: &Totals, found: &mut Notes) {
@@ -209,19 +176,11 @@ fn of_job(job: &Job, totals: &Totals, found: &mut Notes) {
     match &job.outcome {
         JobOutcome::Fetched | JobOutcome::Canceled => {}
         JobOutcome::TimedOut { in_state } => {
-            let ended = totals
-                .target
-                .listed
-                .get(id)
-                .is_some_and(|row| row.end_time.is_some());
+            let ended = totals.target.listed.get(id).is_some_and(|row| row.end_time.is_some());
             let late = matches!(&job.cancel, Some(Cancel::TooLate(s)) if JobState::parse(s).is_some_and(JobState::is_terminal));
             let state = *in_state;
             found.note(
-                if ended && !late {
-                    Kind::CompletedOverwritten { state }
-                } else {
-                    Kind::Stuck { state }
-                },
+                if ended && !late { Kind::CompletedOverwritten { state } } else { Kind::Stuck { state } },
                 id,
             );
         }
@@ -237,9 +196,7 @@ fn of_job(job: &Job, totals: &Totals, found: &mut Notes) {
     if job.results.as_ref().is_some_and(|r| r.duplicates > 0) {
         found.note(Kind::DuplicateResults, id);
     }
-    job.unknown_states
-        .iter()
-        .for_each(|s| found.note(Kind::UnknownState, s));
+    job.unknown_states.iter().for_each(|s| found.note(Kind::UnknownState, s));
     if job.outcome == JobOutcome::Fetched {
         for state in job.timeline.skipped() {
             found.note(Kind::SkippedState { state }, id);
@@ -258,15 +215,8 @@ fn results_differ(totals: &Totals, found: &mut Notes) {
     let Some((&usual, _)) = shapes.iter().max_by_key(|(_, jobs)| jobs.len()) else {
         return;
     };
-    for job in shapes
-        .iter()
-        .filter(|(s, _)| **s != usual)
-        .flat_map(|(_, jobs)| jobs)
-    {
-        found.note(
-            Kind::ResultsDiffer,
-            job.job_id.as_deref().unwrap_or(&job.title),
-        );
+    for job in shapes.iter().filter(|(s, _)| **s != usual).flat_map(|(_, jobs)| jobs) {
+        found.note(Kind::ResultsDiffer, job.job_id.as_deref().unwrap_or(&job.title));
     }
 }
 

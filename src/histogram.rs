@@ -53,11 +53,7 @@ impl Histogram {
     pub fn record(&mut self, value: Micros) {
         let us = value.0.clamp(1, HIGHEST.0);
         *self.buckets.entry(bucket(us).0).or_default() += 1;
-        self.min = if self.count == 0 {
-            us
-        } else {
-            self.min.min(us)
-        };
+        self.min = if self.count == 0 { us } else { self.min.min(us) };
         self.max = self.max.max(us);
         self.sum += us;
         self.count += 1;
@@ -71,11 +67,7 @@ impl Histogram {
         for (&low, &n) in &other.buckets {
             *self.buckets.entry(low).or_default() += n;
         }
-        self.min = if self.count == 0 {
-            other.min
-        } else {
-            self.min.min(other.min)
-        };
+        self.min = if self.count == 0 { other.min } else { self.min.min(other.min) };
         self.max = self.max.max(other.max);
         self.sum += other.sum;
         self.count += other.count;
@@ -129,9 +121,7 @@ impl Histogram {
 
     /// `(upper end of bucket, count)` in rising order.
     pub fn iter(&self) -> impl Iterator<Item = (Micros, u64)> + '_ {
-        self.buckets
-            .iter()
-            .map(|(&low, &n)| (Micros(bucket(low).1), n))
+        self.buckets.iter().map(|(&low, &n)| (Micros(bucket(low).1), n))
     }
 
     /// The same histogram in the reference implementation, for its serializers.
@@ -161,13 +151,7 @@ impl From<Histogram> for Packed {
                 .serialize(&h.to_dense(), &mut payload)
                 .expect("writing to memory does not fail");
         }
-        Self {
-            n: h.count,
-            sum: h.sum,
-            min: h.min,
-            max: h.max,
-            hdr: STANDARD.encode(payload),
-        }
+        Self { n: h.count, sum: h.sum, min: h.min, max: h.max, hdr: STANDARD.encode(payload) }
     }
 }
 
@@ -178,33 +162,17 @@ impl TryFrom<Packed> for Histogram {
         if packed.n == 0 {
             return Ok(Self::default());
         }
-        let payload = STANDARD
-            .decode(&packed.hdr)
-            .map_err(|e| Damaged(e.to_string()))?;
+        let payload = STANDARD.decode(&packed.hdr).map_err(|e| Damaged(e.to_string()))?;
         let dense: Dense<u64> = Deserializer::new()
             .deserialize(&mut Cursor::new(payload))
             .map_err(|e| Damaged(format!("{e:?}")))?;
         if dense.len() != packed.n {
-            return Err(Damaged(format!(
-                "{} values where {} were said",
-                dense.len(),
-                packed.n
-            )));
+            return Err(Damaged(format!("{} values where {} were said", dense.len(), packed.n)));
         }
-        let buckets = dense
-            .iter_recorded()
-            .map(|v| (bucket(v.value_iterated_to()).0, v.count_at_value()))
-            .collect();
-        let Packed {
-            n, sum, min, max, ..
-        } = packed;
-        Ok(Self {
-            buckets,
-            count: n,
-            sum,
-            min,
-            max,
-        })
+        let buckets =
+            dense.iter_recorded().map(|v| (bucket(v.value_iterated_to()).0, v.count_at_value())).collect();
+        let Packed { n, sum, min, max, .. } = packed;
+        Ok(Self { buckets, count: n, sum, min, max })
     }
 }
 
@@ -272,10 +240,7 @@ mod tests {
     #[test]
     fn an_empty_one_answers_zero() {
         let h = Histogram::default();
-        assert_eq!(
-            (h.count(), h.mean(), h.quantile(0.5)),
-            (0, Micros::ZERO, Micros::ZERO)
-        );
+        assert_eq!((h.count(), h.mean(), h.quantile(0.5)), (0, Micros::ZERO, Micros::ZERO));
     }
 
     #[test]

@@ -13,11 +13,7 @@ use crate::{
 /// Applies the rules of the whole run and sets its verdict.
 pub fn close(run: &mut RunRecord) {
     let summaries = ScenarioSummary::of_run(run);
-    let mut checks: Vec<Check> = run
-        .thresholds
-        .iter()
-        .flat_map(|t| check(t, &summaries))
-        .collect();
+    let mut checks: Vec<Check> = run.thresholds.iter().flat_map(|t| check(t, &summaries)).collect();
     let (done, planned) = (run.measured().count(), run.plan.measured().count());
     let evidence = match &run.stopped {
         Some(why) => format!("{done} of {planned} cells: {why}"),
@@ -56,10 +52,7 @@ fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
         0 => (false, "no data".into()),
         _ => (
             kept(part as f64 / whole as f64),
-            format!(
-                "{:.2} % ({part} of {whole})",
-                part as f64 / whole as f64 * 100.0
-            ),
+            format!("{:.2} % ({part} of {whole})", part as f64 / whole as f64 * 100.0),
         ),
     };
     match threshold.figure() {
@@ -68,21 +61,16 @@ fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
             let n = sample.count() as u64;
             let bounded = |q: Option<Quantile>| match q {
                 None => (false, "no data".into()),
-                Some(q) if q.at_least => {
-                    (false, format!(">= {} (n={n}, some unfinished)", q.value))
-                }
+                Some(q) if q.at_least => (false, format!(">= {} (n={n}, some unfinished)", q.value)),
                 Some(q) => time(q.value, n),
             };
             match aggregate {
                 Aggregate::Quantile(q) => bounded(sample.quantile(q)),
                 Aggregate::Max => bounded(sample.max()),
-                Aggregate::Mean if sample.censored() > 0 => (
-                    false,
-                    format!("{} of {n} unfinished, no mean", sample.censored()),
-                ),
-                Aggregate::Mean => sample
-                    .mean()
-                    .map_or((false, "no data".into()), |m| time(m, n)),
+                Aggregate::Mean if sample.censored() > 0 => {
+                    (false, format!("{} of {n} unfinished, no mean", sample.censored()))
+                }
+                Aggregate::Mean => sample.mean().map_or((false, "no data".into()), |m| time(m, n)),
             }
         }
         Figure::Requests(aggregate) => {

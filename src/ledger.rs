@@ -29,10 +29,8 @@ pub struct Ledger {
 impl Ledger {
     /// Draws up the books of a finished cell.
     pub fn of(totals: &Totals) -> Self {
-        let mut outcomes: BTreeMap<String, u64> = JobOutcome::KINDS
-            .iter()
-            .map(|k| ((*k).to_owned(), 0))
-            .collect();
+        let mut outcomes: BTreeMap<String, u64> =
+            JobOutcome::KINDS.iter().map(|k| ((*k).to_owned(), 0)).collect();
         let mut accepted: BTreeMap<&str, &str> = BTreeMap::new();
         let mut vanished = BTreeSet::new();
         let target = &totals.target;
@@ -51,11 +49,7 @@ impl Ledger {
             if accepted.contains_key(id.as_str()) {
                 continue;
             }
-            let kind = if titles.contains(row.title.as_str()) {
-                &mut duplicates
-            } else {
-                &mut ghosts
-            };
+            let kind = if titles.contains(row.title.as_str()) { &mut duplicates } else { &mut ghosts };
             kind.insert(id.clone());
         }
         Self {
@@ -115,19 +109,10 @@ mod tests {
         t.progress.submitted = jobs.len() as u64;
         t.target.accounts_read = 1;
         for (n, j) in jobs.into_iter().enumerate() {
-            t.jobs.insert(
-                JobKey {
-                    user: n as u32,
-                    nth: 0,
-                },
-                j,
-            );
+            t.jobs.insert(JobKey { user: n as u32, nth: 0 }, j);
         }
         for (id, title) in listed {
-            let row = Listed {
-                title: (*title).into(),
-                end_time: None,
-            };
+            let row = Listed { title: (*title).into(), end_time: None };
             t.target.listed.insert((*id).into(), row);
         }
         t
@@ -144,10 +129,7 @@ mod tests {
             &[("a", "1")],
         );
         let ledger = Ledger::of(&t);
-        assert_eq!(
-            (ledger.residual(), ledger.ended(), ledger.count("lost")),
-            (0, 3, 1)
-        );
+        assert_eq!((ledger.residual(), ledger.ended(), ledger.count("lost")), (0, 3, 1));
         assert!(ledger.reconciled);
     }
 
@@ -170,10 +152,7 @@ mod tests {
 
     #[test]
     fn a_submit_without_outcome_is_residual() {
-        let mut t = totals(
-            vec![job(Some("a"), "1", JobOutcome::Fetched)],
-            &[("a", "1")],
-        );
+        let mut t = totals(vec![job(Some("a"), "1", JobOutcome::Fetched)], &[("a", "1")]);
         t.progress.submitted = 3;
         assert_eq!(Ledger::of(&t).residual(), 2);
     }

@@ -1,25 +1,45 @@
-//! springtide: a load generator for job-based backends.
-pub mod attack;
-pub mod cluster;
-pub mod driver;
+//! springtide: a load generator for job-based backends, where a client submits a job, polls it and
+//! fetches its results.
+//!
+//! Data flows one way: matrix → plan → shares → users → recorder → frames → totals → verdict →
+//! run record → reports. A module imports only modules that stand above it in this list;
+//! `tests/it/architecture.rs` holds the table.
+
+// Words.
 pub mod estimate;
-pub mod finding;
 pub mod histogram;
-pub mod judgement;
-pub mod ledger;
-#[path = "../loadtests/mod.rs"]
-pub mod loadtests;
 pub mod micros;
-pub mod plan;
-pub mod plane;
-pub mod record;
-pub mod recorder;
 pub mod scenario;
 pub mod series;
-pub mod snapshot;
 pub mod state;
-pub mod summary;
-pub mod target;
 pub mod threshold;
 pub mod timeline;
+
+// Sums.
+pub mod finding;
+pub mod judgement;
+pub mod ledger;
+pub mod plan;
+pub mod record;
+pub mod snapshot;
+pub mod summary;
 pub mod verdict;
+
+// Edges.
+pub mod plane;
+pub mod recorder;
+pub mod target;
+
+// Load.
+pub mod attack;
+pub mod driver;
+#[path = "../loadtests/mod.rs"]
+pub mod loadtests;
+
+// Engine.
+pub mod cluster;
+
+// Hands.
+pub mod app;
+pub mod cli;
+pub mod standin;

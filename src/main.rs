@@ -1,2 +1,118 @@
-//! scaffold
-fn main() {}
+//! The program: reads what was typed, does it, and turns the outcome into an exit code.
+
+use std::{
+    fs::{self, File},
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+    process::ExitCode,
+};
+
+use springtide::{
+    app::{
+        self, Failure, Out,
+        run::{INTERRUPTED, TERMINATED},
+    },
+    cli::{self, Cli, Command},
+    verdict::Exit,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = match read() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let filter =
+        EnvFilter::try_from_env("SPRINGTIDE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,springtide=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    let outcome = own_stdout()
+        .and_then(|out| Ok((out, tokio::runtime::Builder::new_current_thread().enable_all().build()?)))
+        .map_err(Failure::runtime)
+        .and_then(|(out, runtime)| runtime.block_on(act(cli, out)));
+    match outcome {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(failure) => {
+            eprintln!("springtide: {failure}");
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+/// What was typed, or how to end at once: help and version on stdout, mistakes on stderr.
+fn read() -> Result<Cli, ExitCode> {
+    let usage = ExitCode::from(Exit::Usage.code());
+    let config = match fs::read_to_string(cli::CONFIG_FILE) {
+        Ok(text) => Some(text),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => {
+            eprintln!("springtide: {}: {e}", cli::CONFIG_FILE);
+            return Err(usage);
+        }
+    };
+    cli::parse(std::env::args_os(), config.as_deref()).map_err(|error| {
+        if error.use_stderr() {
+            eprintln!("{}", cli::one_line(&error));
+            usage
+        } else {
+            // Help or version; a closed pipe is no reason to complain.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+async fn act(cli: Cli, mut out: Out) -> Result<Exit, Failure> {
+    let stop = listen_for_signals().map_err(Failure::runtime)?;
+    match cli.command {
+        None => app::run::run(cli.run, &mut out, stop).await,
+        Some(Command::Run(args)) => app::run::run(*args, &mut out, stop).await,
+        Some(Command::Report(args)) => app::report::report(&args, &mut out),
+        Some(Command::Backend(args)) => app::backend::backend(args, &mut out, stop).await,
+    }
+}
+
+/// Keeps stdout for ourselves: Goose prints a line of its own at the start of a load, which goes
+/// nowhere from now on.
+fn own_stdout() -> io::Result<Out> {
+    let ours = File::from(rustix::io::dup(io::stdout().as_fd())?);
+    let nowhere = File::options().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(nowhere)?;
+    Ok(Box::new(io::LineWriter::new(ours)))
+}
+
+/// Holds the reason to stop once there is one. A second signal ends the process at once.
+fn listen_for_signals() -> io::Result<watch::Receiver<Option<String>>> {
+    // Goose sets a Ctrl-C handler through this crate unless there is one already; the handlers
+    // below come on top of it.
+    ctrlc::set_handler(|| ()).map_err(io::Error::other)?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (sender, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        loop {
+            let (why, exit) = tokio::select! {
+                Some(()) = interrupt.recv() => (INTERRUPTED, Exit::Interrupted),
+                Some(()) = terminate.recv() => (TERMINATED, Exit::Terminated),
+            };
+            if sender.borrow().is_some() {
+                leave(exit);
+            }
+            tracing::warn!("{why}: canceling jobs and writing reports; once more to leave at once");
+            sender.send_replace(Some(why.to_owned()));
+        }
+    });
+    Ok(receiver)
+}
+
+#[expect(clippy::exit, reason = "whoever asks twice does not want to wait for anything")]
+fn leave(exit: Exit) -> ! {
+    std::process::exit(i32::from(exit.code()))
+}

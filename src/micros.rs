@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A duration, or an offset from a cell's T0, in whole microseconds.
 ///
 /// It is what files and frames carry; code that waits uses [`Duration`].
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Micros(pub u64);
 
@@ -100,9 +98,7 @@ pub fn parse(text: &str) -> Option<Micros> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let value: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
         total += value
             * match &rest[..unit] {
                 "us" | "µs" => 1.0,
@@ -126,39 +122,17 @@ mod tests {
         let read = ["500ms", "30s", "1m30s", "1.5h", "7us"].map(|t| parse(t).map(|m| m.0));
         let us = [500_000, 30_000_000, 90_000_000, 5_400_000_000, 7].map(Some);
         assert_eq!(read, us);
-        assert!(
-            ["", "5", "s", "5 parsec", "-3s", "1.2.3s"]
-                .iter()
-                .all(|t| parse(t).is_none())
-        );
+        assert!(["", "5", "s", "5 parsec", "-3s", "1.2.3s"].iter().all(|t| parse(t).is_none()));
     }
 
     #[test]
     fn reads_as_a_person_would_write_it() {
-        let said: Vec<String> = [
-            0,
-            870,
-            1_500,
-            12_340,
-            870_000,
-            4_560_000,
-            200_000_000,
-            3_725_000_000,
-        ]
-        .map(|us| Micros(us).to_string())
-        .to_vec();
+        let said: Vec<String> = [0, 870, 1_500, 12_340, 870_000, 4_560_000, 200_000_000, 3_725_000_000]
+            .map(|us| Micros(us).to_string())
+            .to_vec();
         assert_eq!(
             said,
-            [
-                "0 µs",
-                "870 µs",
-                "1.50 ms",
-                "12.3 ms",
-                "870 ms",
-                "4.56 s",
-                "3m 20s",
-                "1h 02m 05s"
-            ]
+            ["0 µs", "870 µs", "1.50 ms", "12.3 ms", "870 ms", "4.56 s", "3m 20s", "1h 02m 05s"]
         );
     }
 }

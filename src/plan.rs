@@ -88,11 +88,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            lag_p99: Micros(100_000),
-            cpu: 0.9,
-            little: 0.05,
-        }
+        Self { lag_p99: Micros(100_000), cpu: 0.9, little: 0.05 }
     }
 }
 
@@ -160,11 +156,7 @@ impl Plan {
                 repetition,
                 users,
                 tasks: s.tasks,
-                fault: if kind == CellKind::WarmUp {
-                    FaultMode::None
-                } else {
-                    s.fault
-                },
+                fault: if kind == CellKind::WarmUp { FaultMode::None } else { s.fault },
                 seed: sub_seed(seed, &format!("{}/{repetition}", s.id)),
             });
         };
@@ -179,10 +171,8 @@ impl Plan {
         }
         let most = scenarios.iter().map(|s| s.repetitions).max().unwrap_or(0);
         for repetition in 1..=most {
-            let mut block: Vec<&Scenario> = scenarios
-                .iter()
-                .filter(|s| s.repetitions >= repetition)
-                .collect();
+            let mut block: Vec<&Scenario> =
+                scenarios.iter().filter(|s| s.repetitions >= repetition).collect();
             block.shuffle(&mut rng(seed, &format!("block/{repetition}")));
             for s in block {
                 push(CellKind::Measured, s, repetition, s.concurrent_jobs);
@@ -225,12 +215,7 @@ impl Share {
         // Counted from the end, so that 10 users on 3 workers are 3 + 3 + 4.
         let users = each + u32::from(from_end < more);
         let first_user = each * worker + more.saturating_sub(workers - worker);
-        Self {
-            cell: cell.clone(),
-            worker,
-            first_user,
-            users,
-        }
+        Self { cell: cell.clone(), worker, first_user, users }
     }
 }
 
@@ -240,10 +225,7 @@ pub fn rng(seed: u64, name: &str) -> ChaCha12Rng {
 }
 
 fn sub_seed(seed: u64, name: &str) -> u64 {
-    let digest = Sha256::new()
-        .chain_update(seed.to_le_bytes())
-        .chain_update(name)
-        .finalize();
+    let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(name).finalize();
     u64::from_le_bytes(digest[..8].try_into().expect("a digest has 32 bytes"))
 }
 
@@ -265,10 +247,7 @@ mod tests {
         let matrix = Matrix::runbook();
         let cells = Plan::cells(7, &matrix.scenarios, true);
         let (warm, blocks) = cells.split_at(4);
-        assert!(
-            warm.iter()
-                .all(|c| c.kind == CellKind::WarmUp && c.users == 1)
-        );
+        assert!(warm.iter().all(|c| c.kind == CellKind::WarmUp && c.users == 1));
         assert_eq!(blocks.len(), 80);
         let mut orders = Vec::new();
         for (r, block) in blocks.chunks(8).enumerate() {
@@ -287,14 +266,8 @@ mod tests {
     #[test]
     fn the_seed_decides_everything() {
         let scenarios = Matrix::runbook().scenarios;
-        assert_eq!(
-            Plan::cells(1, &scenarios, true),
-            Plan::cells(1, &scenarios, true)
-        );
-        assert_ne!(
-            Plan::cells(1, &scenarios, true),
-            Plan::cells(2, &scenarios, true)
-        );
+        assert_eq!(Plan::cells(1, &scenarios, true), Plan::cells(1, &scenarios, true));
+        assert_ne!(Plan::cells(1, &scenarios, true), Plan::cells(2, &scenarios, true));
     }
 
     proptest! {

@@ -139,49 +139,23 @@ impl CellRecord {
     ) -> Self {
         let ledger = Ledger::of(&totals);
         let findings = finding::of_cell(&totals, &ledger, plan.settings.poll_interval);
-        let checks = verdict::of_cell(
-            &cell,
-            &ledger,
-            &findings,
-            &totals.health,
-            &plan.settings.limits,
-            frames,
-        );
-        let duration = totals
-            .jobs
-            .values()
-            .map(|j| j.timeline.ended)
-            .max()
-            .unwrap_or_default();
+        let checks =
+            verdict::of_cell(&cell, &ledger, &findings, &totals.health, &plan.settings.limits, frames);
+        let duration = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
         let verdict = verdict::worst(&checks);
-        Self {
-            cell,
-            t0_unix,
-            duration,
-            totals,
-            workers,
-            ledger,
-            findings,
-            checks,
-            verdict,
-        }
+        Self { cell, t0_unix, duration, totals, workers, ledger, findings, checks, verdict }
     }
 
     /// The same without its measurements, as a warm-up is kept.
     pub fn without_totals(self) -> Self {
-        Self {
-            totals: Totals::default(),
-            ..self
-        }
+        Self { totals: Totals::default(), ..self }
     }
 }
 
 impl RunRecord {
     /// The cells that count.
     pub fn measured(&self) -> impl Iterator<Item = &CellRecord> {
-        self.cells
-            .iter()
-            .filter(|c| c.cell.kind == CellKind::Measured)
+        self.cells.iter().filter(|c| c.cell.kind == CellKind::Measured)
     }
 
     /// The checks of every measured cell and of the run.
@@ -229,29 +203,16 @@ impl RunRecord {
     /// # Errors
     /// When it is not there, damaged or of another schema.
     pub fn load(at: &Path) -> Result<Self, RecordError> {
-        let path = if at.is_dir() {
-            at.join(FILE)
-        } else {
-            at.to_owned()
-        };
-        let bytes = fs::read(&path).map_err(|source| RecordError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        let path = if at.is_dir() { at.join(FILE) } else { at.to_owned() };
+        let bytes = fs::read(&path).map_err(|source| RecordError::Io { path: path.clone(), source })?;
         #[derive(Deserialize)]
         struct Version {
             schema: u32,
         }
-        let damaged = |source| RecordError::Damaged {
-            path: path.clone(),
-            source,
-        };
+        let damaged = |source| RecordError::Damaged { path: path.clone(), source };
         let Version { schema } = serde_json::from_slice(&bytes).map_err(damaged)?;
         if schema != SCHEMA {
-            return Err(RecordError::Schema {
-                path,
-                found: schema,
-            });
+            return Err(RecordError::Schema { path, found: schema });
         }
         serde_json::from_slice(&bytes).map_err(damaged)
     }
@@ -272,10 +233,7 @@ impl RunRecord {
 /// # Errors
 /// What the system said, with the path.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
-    let io = |source| RecordError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| RecordError::Io { path: path.to_owned(), source };
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
@@ -283,10 +241,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
         io::Write::write_all(&mut file, bytes)?;
         file.sync_all()
     });
-    written
-        .and_then(|()| fs::rename(&part, path))
-        .map_err(|source| {
-            let _ = fs::remove_file(&part);
-            io(source)
-        })
+    written.and_then(|()| fs::rename(&part, path)).map_err(|source| {
+        let _ = fs::remove_file(&part);
+        io(source)
+    })
 }

@@ -13,9 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     micros::Micros,
-    snapshot::{
-        ErrorKey, ErrorStats, Job, JobKey, Phase, RequestKey, RequestStats, TargetView, Totals,
-    },
+    snapshot::{ErrorKey, ErrorStats, Job, JobKey, Phase, RequestKey, RequestStats, TargetView, Totals},
     target::{Endpoint, http::Exchange},
     timeline::{Clocked, JobOutcome, JobState},
 };
@@ -61,17 +59,12 @@ impl Recorder {
 
     /// The offset of a moment from T0; zero for earlier ones and before the start.
     pub fn offset(&self, at: Instant) -> Micros {
-        self.t0
-            .get()
-            .map_or(Micros::ZERO, |t0| at.saturating_duration_since(*t0).into())
+        self.t0.get().map_or(Micros::ZERO, |t0| at.saturating_duration_since(*t0).into())
     }
 
     /// A request's times as offsets.
     pub fn clocked(&self, exchange: &Exchange) -> Clocked {
-        Clocked {
-            sent: self.offset(exchange.sent),
-            done: self.offset(exchange.done),
-        }
+        Clocked { sent: self.offset(exchange.sent), done: self.offset(exchange.done) }
     }
 
     /// Takes down a request.
@@ -90,21 +83,14 @@ impl Recorder {
         match s.error {
             None => {
                 stats.ok.record(took);
-                stats
-                    .first_byte
-                    .record((s.exchange.first_byte - s.exchange.sent).into());
+                stats.first_byte.record((s.exchange.first_byte - s.exchange.sent).into());
             }
             Some(_) => stats.failed.record(took),
         }
         if s.phase == Phase::Load {
             let second = book.totals.series.at(ended);
             second.body_bytes += s.body_bytes;
-            if s.error.is_none() {
-                &mut second.ok
-            } else {
-                &mut second.failed
-            }
-            .record(took);
+            if s.error.is_none() { &mut second.ok } else { &mut second.failed }.record(took);
         }
         if let Some(error) = s.error {
             let key = ErrorKey {
@@ -113,11 +99,8 @@ impl Recorder {
                 error: error.to_owned(),
             };
             let now = unix_micros();
-            let stats = book.totals.errors.entry(key).or_insert(ErrorStats {
-                count: 0,
-                first: now,
-                last: now,
-            });
+            let stats =
+                book.totals.errors.entry(key).or_insert(ErrorStats { count: 0, first: now, last: now });
             stats.count += 1;
             stats.last = now;
         }
@@ -180,19 +163,13 @@ impl Recorder {
 
     /// Takes down what the target's own list says.
     pub fn target(&self, view: TargetView) {
-        let part = Totals {
-            target: view,
-            ..Totals::default()
-        };
+        let part = Totals { target: view, ..Totals::default() };
         self.book().totals.merge(part);
     }
 
     /// What is new since the last call.
     pub fn take(&self) -> Totals {
-        let Book {
-            requests,
-            mut totals,
-        } = std::mem::take(&mut *self.book());
+        let Book { requests, mut totals } = std::mem::take(&mut *self.book());
         let mut named = BTreeMap::new();
         for (phase, row) in PHASES.into_iter().zip(requests) {
             for (endpoint, stats) in Endpoint::ALL.into_iter().zip(row) {
@@ -218,9 +195,7 @@ impl Recorder {
 
 /// Now, in microseconds since 1970 by the system's clock.
 pub fn unix_micros() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_micros() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
 #[cfg(test)]
@@ -233,25 +208,14 @@ mod tests {
         let t0 = *recorder.t0.get().unwrap();
         let sent = t0 + Duration::from_millis(sent_ms);
         let done = sent + Duration::from_millis(took_ms);
-        Exchange {
-            sent,
-            first_byte: sent,
-            done,
-            sent_bytes: 10,
-            wire_bytes: 20,
-            connects: 1,
-        }
+        Exchange { sent, first_byte: sent, done, sent_bytes: 10, wire_bytes: 20, connects: 1 }
     }
 
     #[test]
     fn a_request_is_counted_once_where_it_belongs() {
         let recorder = Recorder::default();
         recorder.start(Instant::now());
-        for (phase, error) in [
-            (Phase::Setup, None),
-            (Phase::Load, None),
-            (Phase::Load, Some("boom")),
-        ] {
+        for (phase, error) in [(Phase::Setup, None), (Phase::Load, None), (Phase::Load, Some("boom"))] {
             recorder.request(&Sample {
                 phase,
                 endpoint: Endpoint::Poll,

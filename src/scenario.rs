@@ -25,15 +25,11 @@ impl TryFrom<String> for ScenarioId {
 
     fn try_from(name: String) -> Result<Self, String> {
         let fits = (1..=32).contains(&name.len())
-            && name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         if fits {
             Ok(Self(name))
         } else {
-            Err(format!(
-                "id {name:?} must be 1 to 32 letters, digits, '-' or '_'"
-            ))
+            Err(format!("id {name:?} must be 1 to 32 letters, digits, '-' or '_'"))
         }
     }
 }
@@ -149,17 +145,14 @@ impl Matrix {
     /// range, or two scenarios of one name.
     pub fn load(path: &Path) -> Result<Self, MatrixError> {
         let name = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|source| MatrixError::Unreadable {
-            path: name.clone(),
-            source,
-        })?;
+        let text = fs::read_to_string(path)
+            .map_err(|source| MatrixError::Unreadable { path: name.clone(), source })?;
         Self::parse(&text, &name)
     }
 
     /// The runbook's own matrix.
     pub fn runbook() -> Self {
-        Self::parse(RUNBOOK, "loadtests/matrix.toml")
-            .expect("the shipped matrix is checked by a test")
+        Self::parse(RUNBOOK, "loadtests/matrix.toml").expect("the shipped matrix is checked by a test")
     }
 
     /// Reads a matrix out of a file's text; `path` only names it in errors.
@@ -170,11 +163,7 @@ impl Matrix {
         let bad = |at: usize, field: &str, problem: String| MatrixError::Bad {
             path: path.into(),
             line: line_of(text, at),
-            field: if field.is_empty() {
-                String::new()
-            } else {
-                format!("{field}: ")
-            },
+            field: if field.is_empty() { String::new() } else { format!("{field}: ") },
             problem,
         };
         let file: File = toml::from_str(text).map_err(|e| {
@@ -203,23 +192,14 @@ impl Matrix {
             scenarios.push(row);
         }
         if scenarios.is_empty() {
-            return Err(bad(
-                0,
-                "scenario",
-                "at least one [[scenario]] is needed".into(),
-            ));
+            return Err(bad(0, "scenario", "at least one [[scenario]] is needed".into()));
         }
-        Ok(Self {
-            scenarios,
-            sha256: hex(&Sha256::digest(text)),
-        })
+        Ok(Self { scenarios, sha256: hex(&Sha256::digest(text)) })
     }
 
     /// The scenario of that name, letter case aside.
     pub fn get(&self, id: &str) -> Option<&Scenario> {
-        self.scenarios
-            .iter()
-            .find(|s| s.id.as_str().eq_ignore_ascii_case(id))
+        self.scenarios.iter().find(|s| s.id.as_str().eq_ignore_ascii_case(id))
     }
 
     /// All names, for messages: `S1, S2, …`.
@@ -235,31 +215,21 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at.min(text.len())]
-        .iter()
-        .filter(|&&b| b == b'\n')
-        .count()
-        + 1
+    text.as_bytes()[..at.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1
 }
 
 /// The key of the `key = value` line that `at` lies in, if it is one.
 fn field_at(text: &str, at: usize) -> String {
     let start = text[..at.min(text.len())].rfind('\n').map_or(0, |i| i + 1);
     let line = text[start..].lines().next().unwrap_or_default();
-    line.split_once('=')
-        .map(|(key, _)| key.trim().to_owned())
-        .unwrap_or_default()
+    line.split_once('=').map(|(key, _)| key.trim().to_owned()).unwrap_or_default()
 }
 
 /// Where `field` is set in the table that starts at `from`; `from` where it is not.
 fn find_field(text: &str, from: usize, field: &str) -> usize {
     let mut at = from;
     for line in text[from..].split_inclusive('\n') {
-        if line
-            .trim_start()
-            .strip_prefix(field)
-            .is_some_and(|r| r.trim_start().starts_with('='))
-        {
+        if line.trim_start().strip_prefix(field).is_some_and(|r| r.trim_start().starts_with('=')) {
             return at;
         }
         at += line.len();
@@ -278,12 +248,7 @@ mod tests {
         let rows: Vec<String> = Matrix::runbook()
             .scenarios
             .iter()
-            .map(|s| {
-                format!(
-                    "{} {}x{} {} {}",
-                    s.id, s.concurrent_jobs, s.tasks, s.fault, s.repetitions
-                )
-            })
+            .map(|s| format!("{} {}x{} {} {}", s.id, s.concurrent_jobs, s.tasks, s.fault, s.repetitions))
             .collect();
         assert_eq!(
             rows,
@@ -321,10 +286,7 @@ mod tests {
         "[[scenario]]\nid = \"a/b\"\nconcurrent_jobs = 1\ntasks = 4\n",
         "m.toml, line 2: id: id \"a/b\" must be"
     )]
-    #[case(
-        "[[scenario]]\nid = \"A\"\ntasks = 4\n",
-        "missing field `concurrent_jobs`"
-    )]
+    #[case("[[scenario]]\nid = \"A\"\ntasks = 4\n", "missing field `concurrent_jobs`")]
     #[case("scenario = []\n", "at least one [[scenario]]")]
     #[case("what is this", "m.toml, line 1: ")]
     #[case(

@@ -221,20 +221,12 @@ impl Health {
     /// Little's law over users: the share of their time that neither a request, nor an intended
     /// wait, nor the check of results accounts for, 0 to 1. It is the generator's own delay.
     pub fn unaccounted(&self) -> f64 {
-        ratio(
-            self.user_time
-                .saturating_sub(self.in_flight + self.waiting + self.checking),
-            self.user_time,
-        )
+        ratio(self.user_time.saturating_sub(self.in_flight + self.waiting + self.checking), self.user_time)
     }
 }
 
 fn ratio(part: Micros, whole: Micros) -> f64 {
-    if whole == Micros::ZERO {
-        0.0
-    } else {
-        part.0 as f64 / whole.0 as f64
-    }
+    if whole == Micros::ZERO { 0.0 } else { part.0 as f64 / whole.0 as f64 }
 }
 
 /// Live counts for the progress line. Changes, so that they add up over workers.
@@ -380,11 +372,7 @@ mod tests {
         (vec(request, 0..12), vec((0u32..50, 0u32..3), 0..6)).prop_map(|(requests, jobs)| {
             let mut t = Totals::default();
             for (kind, us, ok) in requests {
-                let key = RequestKey {
-                    phase: Phase::Load,
-                    method: "GET".into(),
-                    name: format!("/{kind}"),
-                };
+                let key = RequestKey { phase: Phase::Load, method: "GET".into(), name: format!("/{kind}") };
                 let stats = t.requests.entry(key).or_default();
                 let histogram = if ok { &mut stats.ok } else { &mut stats.failed };
                 histogram.record(Micros(us));
@@ -393,21 +381,9 @@ mod tests {
                 t.health.user_time += Micros(us);
                 t.health.sockets = t.health.sockets.max(us % 17);
                 if !ok {
-                    let key = ErrorKey {
-                        method: "GET".into(),
-                        name: "/".into(),
-                        error: format!("e{kind}"),
-                    };
+                    let key = ErrorKey { method: "GET".into(), name: "/".into(), error: format!("e{kind}") };
                     t.merge(Totals {
-                        errors: [(
-                            key,
-                            ErrorStats {
-                                count: 1,
-                                first: us,
-                                last: us,
-                            },
-                        )]
-                        .into(),
+                        errors: [(key, ErrorStats { count: 1, first: us, last: us })].into(),
                         ..Totals::default()
                     });
                 }

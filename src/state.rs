@@ -93,14 +93,8 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of a job's life; end-to-end last.
-    pub const ALL: [Self; 6] = [
-        Self::Submit,
-        Self::Queue,
-        Self::Run,
-        Self::Merge,
-        Self::Fetch,
-        Self::EndToEnd,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Submit, Self::Queue, Self::Run, Self::Merge, Self::Fetch, Self::EndToEnd];
 
     /// The name in files and on the command line.
     pub fn as_str(self) -> &'static str {

@@ -95,20 +95,10 @@ pub struct ScenarioSummary {
 impl ScenarioSummary {
     /// Pools the cells of one scenario.
     pub fn of(run: &RunRecord, scenario: &Scenario) -> Self {
-        let cells: Vec<&CellRecord> = run
-            .measured()
-            .filter(|c| c.cell.scenario == scenario.id)
-            .collect();
-        let invalid = cells
-            .iter()
-            .filter(|c| c.verdict == Verdict::Invalid)
-            .count();
+        let cells: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == scenario.id).collect();
+        let invalid = cells.iter().filter(|c| c.verdict == Verdict::Invalid).count();
         let untrusted = invalid == cells.len() && invalid > 0;
-        let counted = || {
-            cells
-                .iter()
-                .filter(|c| untrusted || c.verdict != Verdict::Invalid)
-        };
+        let counted = || cells.iter().filter(|c| untrusted || c.verdict != Verdict::Invalid);
         let jobs = || counted().flat_map(|c| c.totals.jobs.values());
 
         let mut requests: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
@@ -119,10 +109,7 @@ impl ScenarioSummary {
         }
         let mut outcomes = BTreeMap::new();
         for kind in JobOutcome::KINDS {
-            outcomes.insert(
-                kind.to_owned(),
-                counted().map(|c| c.ledger.count(kind)).sum(),
-            );
+            outcomes.insert(kind.to_owned(), counted().map(|c| c.ledger.count(kind)).sum());
         }
         Self {
             cells: cells.len(),
@@ -134,11 +121,7 @@ impl ScenarioSummary {
             stages: Stage::ALL.into_iter().map(|s| stage(s, jobs())).collect(),
             duration: counted().map(|c| c.duration).sum(),
             observer: observer(jobs(), &requests, &all),
-            verdict: cells
-                .iter()
-                .map(|c| c.verdict)
-                .max()
-                .unwrap_or(Verdict::Invalid),
+            verdict: cells.iter().map(|c| c.verdict).max().unwrap_or(Verdict::Invalid),
             requests,
             all,
             scenario: scenario.clone(),
@@ -147,38 +130,22 @@ impl ScenarioSummary {
 
     /// Every scenario of the run's plan that has a finished cell.
     pub fn of_run(run: &RunRecord) -> Vec<Self> {
-        run.plan
-            .scenarios
-            .iter()
-            .map(|s| Self::of(run, s))
-            .filter(|s| s.cells > 0)
-            .collect()
+        run.plan.scenarios.iter().map(|s| Self::of(run, s)).filter(|s| s.cells > 0).collect()
     }
 
     /// The figures of one stage.
     pub fn stage(&self, stage: Stage) -> &StageSummary {
-        self.stages
-            .iter()
-            .find(|s| s.stage == stage)
-            .expect("every stage is summed up")
+        self.stages.iter().find(|s| s.stage == stage).expect("every stage is summed up")
     }
 
     /// Jobs that ended other than fetched.
     pub fn not_fetched(&self) -> u64 {
-        self.outcomes
-            .iter()
-            .filter(|(k, _)| *k != "fetched")
-            .map(|(_, n)| n)
-            .sum()
+        self.outcomes.iter().filter(|(k, _)| *k != "fetched").map(|(_, n)| n).sum()
     }
 
     /// Share of jobs that were not fetched, 0 to 1; 0 without jobs.
     pub fn failure_ratio(&self) -> f64 {
-        if self.submitted == 0 {
-            0.0
-        } else {
-            self.not_fetched() as f64 / self.submitted as f64
-        }
+        if self.submitted == 0 { 0.0 } else { self.not_fetched() as f64 / self.submitted as f64 }
     }
 }
 
@@ -194,16 +161,8 @@ fn stage<'a>(stage: Stage, jobs: impl Iterator<Item = &'a Job>) -> StageSummary 
         .filter(|j| !matches!(j.outcome, JobOutcome::Rejected { .. }) || stage == Stage::Submit)
         .filter_map(|j| j.timeline.stage(stage))
         .collect();
-    let source = if stage.is_polled() {
-        Source::Poll
-    } else {
-        Source::Client
-    };
-    StageSummary {
-        stage,
-        source,
-        sample: Sample::new(spans),
-    }
+    let source = if stage.is_polled() { Source::Poll } else { Source::Client };
+    StageSummary { stage, source, sample: Sample::new(spans) }
 }
 
 fn observer<'a>(
@@ -218,18 +177,11 @@ fn observer<'a>(
         bytes += job.timeline.poll_bytes;
     }
     let time = |s: &RequestStats| (s.ok.sum() + s.failed.sum()).0 as f64;
-    let polling: f64 = requests
-        .iter()
-        .filter(|(k, _)| k.method == "GET" && k.name == "/jobs")
-        .map(|(_, s)| time(s))
-        .sum();
+    let polling: f64 =
+        requests.iter().filter(|(k, _)| k.method == "GET" && k.name == "/jobs").map(|(_, s)| time(s)).sum();
     Observer {
         polls_per_job: if n == 0 { 0.0 } else { polls as f64 / n as f64 },
         poll_bytes: bytes,
-        share_of_api_time: if time(all) == 0.0 {
-            0.0
-        } else {
-            polling / time(all)
-        },
+        share_of_api_time: if time(all) == 0.0 { 0.0 } else { polling / time(all) },
     }
 }

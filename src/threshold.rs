@@ -57,11 +57,7 @@ impl Threshold {
 
     /// Whether a value keeps the limit: microseconds, or a ratio of 1, as the figure is.
     pub fn is_kept_by(&self, value: f64) -> bool {
-        if self.inclusive {
-            value <= self.limit
-        } else {
-            value < self.limit
-        }
+        if self.inclusive { value <= self.limit } else { value < self.limit }
     }
 }
 
@@ -83,9 +79,7 @@ impl FromStr for Threshold {
         let figure = match name.split_once('.') {
             None if name == "failures" => Figure::JobFailures,
             Some(("requests", "failures")) => Figure::RequestFailures,
-            Some(("requests", a)) => {
-                Figure::Requests(aggregate(a).ok_or_else(|| fail("unknown figure"))?)
-            }
+            Some(("requests", a)) => Figure::Requests(aggregate(a).ok_or_else(|| fail("unknown figure"))?),
             Some((stage, a)) => Figure::Stage(
                 named_stage(stage).ok_or_else(|| fail("unknown figure"))?,
                 aggregate(a).ok_or_else(|| fail("unknown figure"))?,
@@ -93,25 +87,9 @@ impl FromStr for Threshold {
             None => return Err(fail("unknown figure")),
         };
         let is_share = matches!(figure, Figure::JobFailures | Figure::RequestFailures);
-        let limit = if is_share {
-            parse_share(limit)
-        } else {
-            parse_time(limit)
-        }
-        .ok_or_else(|| {
-            fail(if is_share {
-                "limit is no percentage"
-            } else {
-                "limit is no time"
-            })
-        })?;
-        Ok(Self {
-            figure,
-            limit,
-            inclusive,
-            scenario,
-            text: text.trim().to_owned(),
-        })
+        let limit = if is_share { parse_share(limit) } else { parse_time(limit) }
+            .ok_or_else(|| fail(if is_share { "limit is no percentage" } else { "limit is no time" }))?;
+        Ok(Self { figure, limit, inclusive, scenario, text: text.trim().to_owned() })
     }
 }
 
@@ -197,10 +175,6 @@ mod tests {
     #[case("failures<200%")]
     #[case("")]
     fn nonsense_is_refused_with_the_remedy(#[case] text: &str) {
-        assert!(
-            text.parse::<Threshold>()
-                .unwrap_err()
-                .contains("write FIGURE<LIMIT")
-        );
+        assert!(text.parse::<Threshold>().unwrap_err().contains("write FIGURE<LIMIT"));
     }
 }

@@ -90,15 +90,8 @@ impl JobOutcome {
     }
 
     /// Every kind, in the order in which ledgers list them.
-    pub const KINDS: [&'static str; 7] = [
-        "fetched",
-        "failed",
-        "canceled",
-        "timed_out",
-        "rejected",
-        "lost",
-        "broken",
-    ];
+    pub const KINDS: [&'static str; 7] =
+        ["fetched", "failed", "canceled", "timed_out", "rejected", "lost", "broken"];
 }
 
 impl fmt::Display for JobOutcome {
@@ -133,11 +126,7 @@ pub struct JobTimeline {
 }
 
 /// How far a job has come, for bounding stages.
-const MILESTONES: [JobState; 3] = [
-    JobState::Running,
-    JobState::MergingQueued,
-    JobState::Completed,
-];
+const MILESTONES: [JobState; 3] = [JobState::Running, JobState::MergingQueued, JobState::Completed];
 
 impl JobTimeline {
     /// Notes the submit, answered or not.
@@ -153,10 +142,7 @@ impl JobTimeline {
         self.poll_bytes += bytes;
         let before = self.state();
         if before != Some(state) {
-            let began = Between {
-                after: self.last_look,
-                before: poll.done,
-            };
+            let began = Between { after: self.last_look, before: poll.done };
             self.seen.push(Observed { state, began });
         }
         self.last_look = poll.sent;
@@ -170,32 +156,17 @@ impl JobTimeline {
 
     /// States a healthy job passes through that no poll saw.
     pub fn skipped(&self) -> Vec<JobState> {
-        let Some(furthest) = self
-            .seen
-            .iter()
-            .map(|o| o.state)
-            .filter(|s| *s <= JobState::Completed)
-            .max()
+        let Some(furthest) = self.seen.iter().map(|o| o.state).filter(|s| *s <= JobState::Completed).max()
         else {
             return Vec::new();
         };
-        let path = [
-            JobState::Pending,
-            JobState::Running,
-            JobState::MergingQueued,
-            JobState::MergingRunning,
-        ];
-        path.into_iter()
-            .filter(|s| *s < furthest && !self.seen.iter().any(|o| o.state == *s))
-            .collect()
+        let path = [JobState::Pending, JobState::Running, JobState::MergingQueued, JobState::MergingRunning];
+        path.into_iter().filter(|s| *s < furthest && !self.seen.iter().any(|o| o.state == *s)).collect()
     }
 
     /// When the job first was in `state` or any later one of a healthy life.
     pub fn reached(&self, state: JobState) -> Option<Between> {
-        self.seen
-            .iter()
-            .find(|o| o.state >= state && o.state <= JobState::Completed)
-            .map(|o| o.began)
+        self.seen.iter().find(|o| o.state >= state && o.state <= JobState::Completed).map(|o| o.began)
     }
 
     /// How long a stage took, as tightly as it is known. `None` when the job never entered it;
@@ -211,10 +182,7 @@ impl JobTimeline {
             }),
             // The target accepted it at some moment between sending the submit and its answer.
             Stage::Queue => {
-                let start = Between {
-                    after: submit.sent,
-                    before: submit.done,
-                };
+                let start = Between { after: submit.sent, before: submit.done };
                 (!self.seen.is_empty()).then(|| self.from(start, MILESTONES[0]))
             }
             Stage::Run => Some(self.from(self.reached(MILESTONES[0])?, MILESTONES[1])),
@@ -240,10 +208,7 @@ mod tests {
     use super::*;
 
     fn clocked(sent: u64, done: u64) -> Clocked {
-        Clocked {
-            sent: Micros(sent),
-            done: Micros(done),
-        }
+        Clocked { sent: Micros(sent), done: Micros(done) }
     }
 
     fn job() -> JobTimeline {
@@ -257,13 +222,7 @@ mod tests {
         let mut t = job();
         t.observe(JobState::Pending, clocked(100, 110), 1);
         t.observe(JobState::Running, clocked(200, 210), 1);
-        assert_eq!(
-            t.seen[1].began,
-            Between {
-                after: Micros(100),
-                before: Micros(210)
-            }
-        );
+        assert_eq!(t.seen[1].began, Between { after: Micros(100), before: Micros(210) });
     }
 
     #[test]
@@ -271,14 +230,7 @@ mod tests {
         let mut t = job();
         t.observe(JobState::Pending, clocked(100, 110), 1);
         t.observe(JobState::Completed, clocked(200, 210), 1);
-        assert_eq!(
-            t.skipped(),
-            [
-                JobState::Running,
-                JobState::MergingQueued,
-                JobState::MergingRunning
-            ]
-        );
+        assert_eq!(t.skipped(), [JobState::Running, JobState::MergingQueued, JobState::MergingRunning]);
         let merge = t.stage(Stage::Merge).unwrap();
         assert_eq!((merge.least, merge.most), (Micros(0), Some(Micros(110))));
     }
@@ -287,10 +239,7 @@ mod tests {
     fn going_backwards_is_told() {
         let mut t = job();
         assert_eq!(t.observe(JobState::MergingRunning, clocked(1, 2), 1), None);
-        assert_eq!(
-            t.observe(JobState::Running, clocked(3, 4), 1),
-            Some(JobState::MergingRunning)
-        );
+        assert_eq!(t.observe(JobState::Running, clocked(3, 4), 1), Some(JobState::MergingRunning));
     }
 
     #[test]
@@ -299,10 +248,7 @@ mod tests {
         t.observe(JobState::Running, clocked(100, 110), 1);
         t.observe(JobState::Running, clocked(900, 910), 1);
         t.ended = Micros(1000);
-        assert_eq!(
-            t.stage(Stage::EndToEnd).unwrap(),
-            Span::at_least(Micros(1000))
-        );
+        assert_eq!(t.stage(Stage::EndToEnd).unwrap(), Span::at_least(Micros(1000)));
         assert_eq!(t.stage(Stage::Run).unwrap(), Span::at_least(Micros(790)));
         assert_eq!(t.stage(Stage::Merge), None);
     }

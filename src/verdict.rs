@@ -16,9 +16,7 @@ use crate::{
 };
 
 /// The three values; the worse one is the greater.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verdict {
     /// Every rule holds.
@@ -107,21 +105,13 @@ impl fmt::Display for Rule {
 impl Check {
     /// A rule that holds, or the verdict it otherwise brings.
     pub fn new(rule: Rule, holds: bool, otherwise: Verdict, evidence: String) -> Self {
-        Self {
-            rule,
-            verdict: if holds { Verdict::Pass } else { otherwise },
-            evidence,
-        }
+        Self { rule, verdict: if holds { Verdict::Pass } else { otherwise }, evidence }
     }
 }
 
 /// The worst verdict of some checks.
 pub fn worst<'a>(checks: impl IntoIterator<Item = &'a Check>) -> Verdict {
-    checks
-        .into_iter()
-        .map(|c| c.verdict)
-        .max()
-        .unwrap_or_default()
+    checks.into_iter().map(|c| c.verdict).max().unwrap_or_default()
 }
 
 /// Applies every rule that concerns a finished cell. `frames` is the verdict on its frames,
@@ -135,13 +125,7 @@ pub fn of_cell(
     frames: Option<String>,
 ) -> Vec<Check> {
     use Verdict::{Fail, Invalid};
-    let count = |f: fn(&Kind) -> bool| {
-        findings
-            .iter()
-            .filter(|x| f(&x.kind))
-            .map(|x| x.count)
-            .sum::<u64>()
-    };
+    let count = |f: fn(&Kind) -> bool| findings.iter().filter(|x| f(&x.kind)).map(|x| x.count).sum::<u64>();
     let differ = count(|k| matches!(k, Kind::ResultsDiffer));
     let loud = count(|k| matches!(k, Kind::NotQuiet));
     let lag = health.lag.quantile(0.99);
@@ -170,12 +154,7 @@ pub fn of_cell(
                 "the target's list could not be read".into()
             },
         ),
-        Check::new(
-            Rule::Quiet,
-            loud == 0,
-            Invalid,
-            format!("{loud} jobs go on after the cell"),
-        ),
+        Check::new(Rule::Quiet, loud == 0, Invalid, format!("{loud} jobs go on after the cell")),
         Check::new(
             Rule::SchedulingLag,
             lag <= limits.lag_p99,
@@ -191,11 +170,7 @@ pub fn of_cell(
             Rule::GeneratorCpu,
             health.cpu_share() <= limits.cpu,
             Invalid,
-            format!(
-                "{:.1} % of its cores, limit {:.0} %",
-                health.cpu_share() * 100.0,
-                limits.cpu * 100.0
-            ),
+            format!("{:.1} % of its cores, limit {:.0} %", health.cpu_share() * 100.0, limits.cpu * 100.0),
         ),
         Check::new(
             Rule::LittlesLaw,
@@ -276,11 +251,7 @@ impl Exit {
             Verdict::Invalid => Self::Invalid,
             Verdict::Fail => {
                 let mut failed = checks.into_iter().filter(|c| c.verdict == Verdict::Fail);
-                if failed.all(|c| c.rule == Rule::Threshold) {
-                    Self::Threshold
-                } else {
-                    Self::Failed
-                }
+                if failed.all(|c| c.rule == Rule::Threshold) { Self::Threshold } else { Self::Failed }
             }
         }
     }
@@ -296,17 +267,9 @@ mod tests {
             .into_iter()
             .find(|c| c.fault == FaultMode::None)
             .unwrap();
-        let mut ledger = Ledger {
-            submitted: 2,
-            reconciled: true,
-            ..Ledger::default()
-        };
+        let mut ledger = Ledger { submitted: 2, reconciled: true, ..Ledger::default() };
         ledger.outcomes.insert("fetched".into(), 2);
-        let mut health = Health {
-            user_time: Micros(100),
-            in_flight: Micros(100),
-            ..Health::default()
-        };
+        let mut health = Health { user_time: Micros(100), in_flight: Micros(100), ..Health::default() };
         change(&mut ledger, &mut health);
         of_cell(&cell, &ledger, &[], &health, &Limits::default(), None)
     }
@@ -333,8 +296,7 @@ mod tests {
     #[test]
     fn a_generator_that_measured_itself_is_invalid() {
         for change in [
-            (|_: &mut Ledger, h: &mut Health| h.lag.record(Micros(200_000)))
-                as fn(&mut Ledger, &mut Health),
+            (|_: &mut Ledger, h: &mut Health| h.lag.record(Micros(200_000))) as fn(&mut Ledger, &mut Health),
             |_, h| (h.cpu, h.capacity) = (Micros(95), Micros(100)),
             |_, h| h.user_time = Micros(120),
         ] {
@@ -345,12 +307,7 @@ mod tests {
     #[test]
     fn a_threshold_alone_has_its_own_exit() {
         let mut checks = judged(|_, _| ());
-        checks.push(Check::new(
-            Rule::Threshold,
-            false,
-            Verdict::Fail,
-            String::new(),
-        ));
+        checks.push(Check::new(Rule::Threshold, false, Verdict::Fail, String::new()));
         assert_eq!(Exit::of(&checks), Exit::Threshold);
     }
 }

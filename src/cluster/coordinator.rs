@@ -136,13 +136,8 @@ impl Coordinator {
             State::Aborting => self.finish(),
             State::Preparing => self.abort("not every user had a session in time".into(), now),
             State::Running | State::Settling => {
-                let missing = (0..self.workers)
-                    .filter(|w| !self.heard.contains(w))
-                    .count();
-                let why = format!(
-                    "{missing} of {} workers gave no sign of life in time",
-                    self.workers
-                );
+                let missing = (0..self.workers).filter(|w| !self.heard.contains(w)).count();
+                let why = format!("{missing} of {} workers gave no sign of life in time", self.workers);
                 let mut actions = vec![self.close(Some(why.clone()))];
                 actions.extend(self.abort(why, now));
                 actions
@@ -154,24 +149,17 @@ impl Coordinator {
     fn on_report(&mut self, report: Report, now: Micros) -> Vec<Action> {
         let current = self.cells.get(self.next).map(|c| c.index);
         match report {
-            Report::Ready { worker, cell }
-                if self.state == State::Preparing && Some(cell) == current =>
-            {
+            Report::Ready { worker, cell } if self.state == State::Preparing && Some(cell) == current => {
                 if !self.heard_all(worker) {
                     return Vec::new();
                 }
                 let at = now + LEAD;
                 self.enter(State::Running, at + self.longest());
-                vec![
-                    Action::Send(Command::Start { cell, at }),
-                    Action::Started(at),
-                ]
+                vec![Action::Send(Command::Start { cell, at }), Action::Started(at)]
             }
-            Report::Through {
-                worker,
-                cell,
-                t0_unix,
-            } if self.state == State::Running && Some(cell) == current => {
+            Report::Through { worker, cell, t0_unix }
+                if self.state == State::Running && Some(cell) == current =>
+            {
                 if worker == 0 || self.t0_unix == 0 {
                     self.t0_unix = t0_unix;
                 }
@@ -213,20 +201,16 @@ impl Coordinator {
                 }
                 Vec::new()
             }
-            Report::GaveUp { worker, cell, why } if Some(cell) == current => {
-                match (self.state, why) {
-                    (State::Aborting, _) => self.gave_up(worker),
-                    (State::Done, _) => Vec::new(),
-                    (_, why) => {
-                        let mut actions = self.abort(
-                            why.unwrap_or_else(|| format!("worker {worker} stopped")),
-                            now,
-                        );
-                        actions.extend(self.gave_up(worker));
-                        actions
-                    }
+            Report::GaveUp { worker, cell, why } if Some(cell) == current => match (self.state, why) {
+                (State::Aborting, _) => self.gave_up(worker),
+                (State::Done, _) => Vec::new(),
+                (_, why) => {
+                    let mut actions =
+                        self.abort(why.unwrap_or_else(|| format!("worker {worker} stopped")), now);
+                    actions.extend(self.gave_up(worker));
+                    actions
                 }
-            }
+            },
             // Late word of a cell that is over.
             _ => Vec::new(),
         }
@@ -249,15 +233,9 @@ impl Coordinator {
         };
         self.received.clear();
         self.t0_unix = 0;
-        self.enter(
-            State::Preparing,
-            now + Micros(60_000_000 + 500_000 * u64::from(cell.users)),
-        );
+        self.enter(State::Preparing, now + Micros(60_000_000 + 500_000 * u64::from(cell.users)));
         let workers = self.workers;
-        vec![
-            Action::Opened(cell.clone()),
-            Action::Send(Command::Prepare { cell, workers }),
-        ]
+        vec![Action::Opened(cell.clone()), Action::Send(Command::Prepare { cell, workers })]
     }
 
     /// Gives up the running cell; its measurements are dropped.
@@ -269,11 +247,7 @@ impl Coordinator {
     }
 
     fn gave_up(&mut self, worker: u32) -> Vec<Action> {
-        if self.heard_all(worker) {
-            self.finish()
-        } else {
-            Vec::new()
-        }
+        if self.heard_all(worker) { self.finish() } else { Vec::new() }
     }
 
     fn finish(&mut self) -> Vec<Action> {
@@ -293,13 +267,7 @@ impl Coordinator {
             totals.merge(received.sum);
         }
         let cell = self.cells[self.next].clone();
-        Action::Close(Box::new(Closed {
-            cell,
-            totals,
-            t0_unix: self.t0_unix,
-            workers,
-            missing: gaps,
-        }))
+        Action::Close(Box::new(Closed { cell, totals, t0_unix: self.t0_unix, workers, missing: gaps }))
     }
 
     fn enter(&mut self, state: State, deadline: Micros) {
@@ -322,9 +290,7 @@ impl Coordinator {
             Some(run_time) => run_time + job,
             None => Micros(job.0.saturating_mul(u64::from(s.jobs_per_user))),
         };
-        let spawning = s
-            .spawn_rate
-            .map_or(0.0, |rate| f64::from(cell.users) / rate);
+        let spawning = s.spawn_rate.map_or(0.0, |rate| f64::from(cell.users) / rate);
         jobs + Micros((spawning * 1e6) as u64) + Micros(60_000_000)
     }
 }
@@ -336,12 +302,9 @@ fn gap(worker: u32, received: &Received) -> Option<String> {
     };
     let lost = *last - received.seqs.len() as u64;
     if lost > 0 {
-        return Some(format!(
-            "{lost} of {last} frames of worker {worker} are missing"
-        ));
+        return Some(format!("{lost} of {last} frames of worker {worker} are missing"));
     }
-    (received.sum != *totals)
-        .then(|| format!("the deltas of worker {worker} do not add up to its totals"))
+    (received.sum != *totals).then(|| format!("the deltas of worker {worker} do not add up to its totals"))
 }
 
 /// Why there is no sense in another cell: the target does not answer any more.
@@ -363,11 +326,7 @@ mod tests {
     fn coordinator(workers: u32) -> Coordinator {
         let mut scenario = Matrix::runbook().get("S6").unwrap().clone();
         scenario.repetitions = 2;
-        Coordinator::new(
-            Plan::cells(1, &[scenario], false),
-            Settings::default(),
-            workers,
-        )
+        Coordinator::new(Plan::cells(1, &[scenario], false), Settings::default(), workers)
     }
 
     fn ready(worker: u32, cell: u32) -> Event {
@@ -375,21 +334,11 @@ mod tests {
     }
 
     fn through(worker: u32, cell: u32) -> Event {
-        Event::Report(Box::new(Report::Through {
-            worker,
-            cell,
-            t0_unix: 9,
-        }))
+        Event::Report(Box::new(Report::Through { worker, cell, t0_unix: 9 }))
     }
 
     fn frame(worker: u32, cell: u32, seq: u64, body: FrameBody) -> Event {
-        Event::Report(Box::new(Report::Frame(Frame {
-            cell,
-            worker,
-            epoch: 1,
-            seq,
-            body,
-        })))
+        Event::Report(Box::new(Report::Frame(Frame { cell, worker, epoch: 1, seq, body })))
     }
 
     fn delta(submitted: u64) -> Totals {
@@ -414,52 +363,20 @@ mod tests {
     fn a_plan_is_carried_out_cell_by_cell() {
         let mut c = coordinator(2);
         let opened = c.on(Event::Tick, Micros::ZERO);
-        assert!(matches!(
-            &opened[1],
-            Action::Send(Command::Prepare { workers: 2, .. })
-        ));
-        assert!(
-            c.on(ready(0, 0), Micros(1)).is_empty(),
-            "both must be ready"
-        );
-        assert!(
-            c.on(ready(0, 0), Micros(1)).is_empty(),
-            "one worker twice is not two"
-        );
+        assert!(matches!(&opened[1], Action::Send(Command::Prepare { workers: 2, .. })));
+        assert!(c.on(ready(0, 0), Micros(1)).is_empty(), "both must be ready");
+        assert!(c.on(ready(0, 0), Micros(1)).is_empty(), "one worker twice is not two");
         let started = c.on(ready(1, 0), Micros(1));
-        assert_eq!(
-            started[0],
-            Action::Send(Command::Start {
-                cell: 0,
-                at: Micros(1) + LEAD
-            })
-        );
+        assert_eq!(started[0], Action::Send(Command::Start { cell: 0, at: Micros(1) + LEAD }));
         c.on(through(1, 0), Micros(5));
-        assert_eq!(
-            c.on(through(0, 0), Micros(5)),
-            [Action::Send(Command::Settle { cell: 0 })]
-        );
+        assert_eq!(c.on(through(0, 0), Micros(5)), [Action::Send(Command::Settle { cell: 0 })]);
         for w in 0..2 {
-            c.on(
-                frame(w, 0, 1, FrameBody::Delta(Box::new(delta(5)))),
-                Micros(6),
-            );
+            c.on(frame(w, 0, 1, FrameBody::Delta(Box::new(delta(5)))), Micros(6));
         }
-        c.on(
-            frame(0, 0, 2, FrameBody::Final(Box::new(delta(5)))),
-            Micros(7),
-        );
-        let actions = c.on(
-            frame(1, 0, 2, FrameBody::Final(Box::new(delta(5)))),
-            Micros(8),
-        );
-        let Action::Close(closed) = &actions[0] else {
-            panic!("{actions:?}")
-        };
-        assert_eq!(
-            (closed.totals.progress.submitted, closed.missing.as_deref()),
-            (10, None)
-        );
+        c.on(frame(0, 0, 2, FrameBody::Final(Box::new(delta(5)))), Micros(7));
+        let actions = c.on(frame(1, 0, 2, FrameBody::Final(Box::new(delta(5)))), Micros(8));
+        let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
+        assert_eq!((closed.totals.progress.submitted, closed.missing.as_deref()), (10, None));
         assert!(matches!(&actions[1], Action::Opened(cell) if cell.index == 1));
     }
 
@@ -469,23 +386,12 @@ mod tests {
         c.on(Event::Tick, Micros::ZERO);
         to_settling(&mut c, 1, 0);
         for _ in 0..2 {
-            c.on(
-                frame(0, 0, 1, FrameBody::Delta(Box::new(delta(5)))),
-                Micros(3),
-            );
+            c.on(frame(0, 0, 1, FrameBody::Delta(Box::new(delta(5)))), Micros(3));
         }
-        let actions = c.on(
-            frame(0, 0, 3, FrameBody::Final(Box::new(delta(9)))),
-            Micros(4),
-        );
-        let Action::Close(closed) = &actions[0] else {
-            panic!("{actions:?}")
-        };
+        let actions = c.on(frame(0, 0, 3, FrameBody::Final(Box::new(delta(9)))), Micros(4));
+        let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
         assert_eq!(closed.totals.progress.submitted, 5);
-        assert_eq!(
-            closed.missing.as_deref(),
-            Some("1 of 3 frames of worker 0 are missing")
-        );
+        assert_eq!(closed.missing.as_deref(), Some("1 of 3 frames of worker 0 are missing"));
     }
 
     #[test]
@@ -493,17 +399,9 @@ mod tests {
         let mut c = coordinator(1);
         c.on(Event::Tick, Micros::ZERO);
         to_settling(&mut c, 1, 0);
-        c.on(
-            frame(0, 0, 1, FrameBody::Delta(Box::new(delta(5)))),
-            Micros(3),
-        );
-        let actions = c.on(
-            frame(0, 0, 2, FrameBody::Final(Box::new(delta(6)))),
-            Micros(4),
-        );
-        let Action::Close(closed) = &actions[0] else {
-            panic!("{actions:?}")
-        };
+        c.on(frame(0, 0, 1, FrameBody::Delta(Box::new(delta(5)))), Micros(3));
+        let actions = c.on(frame(0, 0, 2, FrameBody::Final(Box::new(delta(6)))), Micros(4));
+        let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
         assert!(closed.missing.as_deref().unwrap().contains("do not add up"));
     }
 
@@ -522,10 +420,7 @@ mod tests {
             let mut finished = false;
             for _ in 0..5 {
                 now += Micros(10_000_000_000);
-                finished |= c
-                    .on(Event::Tick, now)
-                    .iter()
-                    .any(|a| matches!(a, Action::Finish(Some(_))));
+                finished |= c.on(Event::Tick, now).iter().any(|a| matches!(a, Action::Finish(Some(_))));
             }
             assert!(finished, "after {steps} steps");
         }
@@ -536,15 +431,8 @@ mod tests {
         let mut c = coordinator(1);
         c.on(Event::Tick, Micros::ZERO);
         c.on(ready(0, 0), Micros(1));
-        assert_eq!(
-            c.on(Event::Stop("SIGINT".into()), Micros(2)),
-            [Action::Send(Command::Abort { cell: 0 })]
-        );
-        let gave_up = Event::Report(Box::new(Report::GaveUp {
-            worker: 0,
-            cell: 0,
-            why: None,
-        }));
+        assert_eq!(c.on(Event::Stop("SIGINT".into()), Micros(2)), [Action::Send(Command::Abort { cell: 0 })]);
+        let gave_up = Event::Report(Box::new(Report::GaveUp { worker: 0, cell: 0, why: None }));
         let actions = c.on(gave_up, Micros(3));
         assert_eq!(actions[1], Action::Finish(Some("SIGINT".into())));
     }

@@ -87,20 +87,10 @@ pub async fn manage<P: Plane>(
 }
 
 fn record(closed: Closed, plan: &Plan) -> CellRecord {
-    let Closed {
-        cell,
-        totals,
-        t0_unix,
-        workers,
-        missing,
-    } = closed;
+    let Closed { cell, totals, t0_unix, workers, missing } = closed;
     let warm_up = cell.kind == CellKind::WarmUp;
     let record = CellRecord::close(cell, plan, totals, t0_unix, workers, missing);
-    if warm_up {
-        record.without_totals()
-    } else {
-        record
-    }
+    if warm_up { record.without_totals() } else { record }
 }
 
 async fn asked_to_stop(stop: &mut watch::Receiver<Option<String>>) -> String {

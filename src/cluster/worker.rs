@@ -50,9 +50,7 @@ impl<P: Plane, D: Driver> Worker<P, D> {
             let command = self.plane.next_command(index).await?;
             index += 1;
             match command {
-                Command::Prepare { cell, workers } => {
-                    self.carry_out(cell, workers, &mut index).await?
-                }
+                Command::Prepare { cell, workers } => self.carry_out(cell, workers, &mut index).await?,
                 Command::End => return Ok(()),
                 // Words about a cell that is over.
                 Command::Start { .. } | Command::Settle { .. } | Command::Abort { .. } => {}
@@ -64,19 +62,8 @@ impl<P: Plane, D: Driver> Worker<P, D> {
         let (number, worker) = (cell.index, self.number);
         let share = Share::of(&cell, worker, workers);
         let stop = CancellationToken::new();
-        let run = CellRun::new(
-            share,
-            self.settings.clone(),
-            &self.run_id,
-            stop,
-            self.driver.threads(),
-        );
-        let mut at = AtWork {
-            run: Arc::new(run),
-            seq: 0,
-            sum: Totals::default(),
-            t0_unix: 0,
-        };
+        let run = CellRun::new(share, self.settings.clone(), &self.run_id, stop, self.driver.threads());
+        let mut at = AtWork { run: Arc::new(run), seq: 0, sum: Totals::default(), t0_unix: 0 };
         let run = Arc::clone(&at.run);
         let drive = {
             let (driver, run) = (Arc::clone(&self.driver), Arc::clone(&run));
@@ -128,27 +115,12 @@ impl<P: Plane, D: Driver> Worker<P, D> {
         }
         if run.stop.is_cancelled() {
             let why = run.failure();
-            return self
-                .plane
-                .report(Report::GaveUp {
-                    worker,
-                    cell: number,
-                    why,
-                })
-                .await;
+            return self.plane.report(Report::GaveUp { worker, cell: number, why }).await;
         }
         self.send_frame(&mut at).await?;
         at.seq += 1;
         let body = FrameBody::Final(Box::new(at.sum));
-        self.plane
-            .report(Report::Frame(Frame {
-                cell: number,
-                worker,
-                epoch: 1,
-                seq: at.seq,
-                body,
-            }))
-            .await
+        self.plane.report(Report::Frame(Frame { cell: number, worker, epoch: 1, seq: at.seq, body })).await
     }
 
     /// Sends what is new, if anything is.
@@ -163,13 +135,7 @@ impl<P: Plane, D: Driver> Worker<P, D> {
         at.sum.merge(delta.clone());
         at.seq += 1;
         let body = FrameBody::Delta(Box::new(delta));
-        let frame = Frame {
-            cell: at.run.share.cell.index,
-            worker: self.number,
-            epoch: 1,
-            seq: at.seq,
-            body,
-        };
+        let frame = Frame { cell: at.run.share.cell.index, worker: self.number, epoch: 1, seq: at.seq, body };
         self.plane.report(Report::Frame(frame)).await
     }
 }

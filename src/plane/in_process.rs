@@ -21,11 +21,7 @@ pub struct InProcess {
 impl InProcess {
     /// Empty logs; the clock starts at zero.
     pub fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            commands: Log::default(),
-            reports: Log::default(),
-        }
+        Self { began: Instant::now(), commands: Log::default(), reports: Log::default() }
     }
 }
 
@@ -69,20 +65,13 @@ struct Log<T> {
 
 impl<T> Default for Log<T> {
     fn default() -> Self {
-        Self {
-            entries: Mutex::default(),
-            grown: Notify::new(),
-        }
+        Self { entries: Mutex::default(), grown: Notify::new() }
     }
 }
 
 impl<T: Clone> Log<T> {
     fn append(&self, entry: T) {
-        self.entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .1
-            .push_back(entry);
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).1.push_back(entry);
         self.grown.notify_waiters();
     }
 
@@ -124,15 +113,8 @@ mod tests {
             }
             seen
         };
-        let (a, b) = (
-            tokio::spawn(reader(plane.clone())),
-            tokio::spawn(reader(plane.clone())),
-        );
-        let sent = [
-            Command::Settle { cell: 1 },
-            Command::Abort { cell: 2 },
-            Command::End,
-        ];
+        let (a, b) = (tokio::spawn(reader(plane.clone())), tokio::spawn(reader(plane.clone())));
+        let sent = [Command::Settle { cell: 1 }, Command::Abort { cell: 2 }, Command::End];
         for command in sent.clone() {
             tokio::task::yield_now().await;
             plane.command(command).await.unwrap();

@@ -70,9 +70,7 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
 }
 
 fn looks_like_html(body: &[u8]) -> bool {
-    let start = String::from_utf8_lossy(&body[..body.len().min(256)])
-        .trim_start()
-        .to_ascii_lowercase();
+    let start = String::from_utf8_lossy(&body[..body.len().min(256)]).trim_start().to_ascii_lowercase();
     start.starts_with("<!doctype") || start.starts_with("<html")
 }
 
@@ -175,18 +173,15 @@ pub fn results(body: &[u8], wire_bytes: u64) -> Result<Results, String> {
 mod tests {
     use super::*;
 
-    const PAGE: &str = r#"{"dimensions":0,"data":{"name":"D","unit":"1","values":[1.5]},"metadata":{"page_number":"0"}}"#;
+    const PAGE: &str =
+        r#"{"dimensions":0,"data":{"name":"D","unit":"1","values":[1.5]},"metadata":{"page_number":"0"}}"#;
 
     #[test]
     fn results_are_counted() {
-        let body = format!(
-            r#"{{"estimators":[{{"name":"a","metadata":{{}},"pages":[{PAGE}]}}],"message":"m"}}"#
-        );
+        let body =
+            format!(r#"{{"estimators":[{{"name":"a","metadata":{{}},"pages":[{PAGE}]}}],"message":"m"}}"#);
         let r = results(body.as_bytes(), 1).unwrap();
-        assert_eq!(
-            (r.estimators, r.pages, r.values, r.duplicates),
-            (1, 1, 1, 0)
-        );
+        assert_eq!((r.estimators, r.pages, r.values, r.duplicates), (1, 1, 1, 0));
     }
 
     #[test]
@@ -202,19 +197,13 @@ mod tests {
         assert_eq!(said(b"<!DOCTYPE html><title>x"), "HTML instead of JSON");
         assert_eq!(said(br#"{"estimators":[]}"#), "no estimators");
         assert_eq!(said(br#"{"estimators":[{"name":"a","pages"#), "not JSON");
-        assert_eq!(
-            said(br#"{"message":"hm"}"#),
-            "unexpected answer: missing field `estimators`"
-        );
+        assert_eq!(said(br#"{"message":"hm"}"#), "unexpected answer: missing field `estimators`");
     }
 
     #[test]
     fn cookies_are_read() {
         let mut headers = HeaderMap::new();
-        headers.append(
-            SET_COOKIE,
-            "access_token=abc; HttpOnly; Path=/".parse().unwrap(),
-        );
+        headers.append(SET_COOKIE, "access_token=abc; HttpOnly; Path=/".parse().unwrap());
         headers.append(SET_COOKIE, "refresh_token=def; Path=/".parse().unwrap());
         let jar = cookies(&headers);
         assert_eq!(jar.get("access_token").map(String::as_str), Some("abc"));

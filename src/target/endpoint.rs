@@ -77,11 +77,6 @@ mod tests {
 
     #[test]
     fn they_stand_in_the_order_of_their_numbers() {
-        assert!(
-            Endpoint::ALL
-                .into_iter()
-                .enumerate()
-                .all(|(i, e)| e as usize == i)
-        );
+        assert!(Endpoint::ALL.into_iter().enumerate().all(|(i, e)| e as usize == i));
     }
 }

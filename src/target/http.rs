@@ -125,8 +125,7 @@ pub struct Sockets {
 impl Sockets {
     /// The most that were open at once since the last call.
     pub fn take_peak(&self) -> u64 {
-        self.peak
-            .swap(self.open.load(Ordering::Relaxed), Ordering::Relaxed)
+        self.peak.swap(self.open.load(Ordering::Relaxed), Ordering::Relaxed)
     }
 }
 
@@ -141,11 +140,7 @@ impl Meter {
     fn new(sockets: Arc<Sockets>) -> Arc<Self> {
         let open = sockets.open.fetch_add(1, Ordering::Relaxed) + 1;
         sockets.peak.fetch_max(open, Ordering::Relaxed);
-        Arc::new(Self {
-            read: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-            sockets,
-        })
+        Arc::new(Self { read: AtomicU64::new(0), written: AtomicU64::new(0), sockets })
     }
 }
 
@@ -169,19 +164,13 @@ impl AsyncRead for Metered {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
-        self.meter
-            .read
-            .fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        self.meter.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
         polled
     }
 }
 
 impl AsyncWrite for Metered {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
         if let Poll::Ready(Ok(n)) = polled {
             self.meter.written.fetch_add(n as u64, Ordering::Relaxed);
@@ -233,10 +222,7 @@ impl Connection {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(done);
             }
-            if driver
-                .as_mut()
-                .is_some_and(|d| unlocked(d).as_mut().poll(cx).is_ready())
-            {
+            if driver.as_mut().is_some_and(|d| unlocked(d).as_mut().poll(cx).is_ready()) {
                 *driver = None;
             }
             work.as_mut().poll(cx)
@@ -269,12 +255,7 @@ pub struct Client {
 impl Client {
     /// A client that has not connected yet.
     pub fn new(origin: Arc<Origin>, sockets: Arc<Sockets>, timeout: Duration) -> Self {
-        Self {
-            origin,
-            sockets,
-            connection: None,
-            timeout,
-        }
+        Self { origin, sockets, connection: None, timeout }
     }
 
     /// The target.
@@ -290,24 +271,15 @@ impl Client {
     pub async fn call(&mut self, call: &Call<'_>) -> Result<Answer, HttpError> {
         let now = Instant::now();
         let deadline = now + self.timeout;
-        let mut exchange = Exchange {
-            sent: now,
-            first_byte: now,
-            done: now,
-            sent_bytes: 0,
-            wire_bytes: 0,
-            connects: 0,
-        };
+        let mut exchange =
+            Exchange { sent: now, first_byte: now, done: now, sent_bytes: 0, wire_bytes: 0, connects: 0 };
         let attempt = timeout_at(deadline, self.attempt(call, &mut exchange)).await;
         let result = attempt.unwrap_or(Err(HttpErrorKind::TimedOut));
         exchange.done = Instant::now();
         match result {
-            Ok((head, body)) => Ok(Answer {
-                status: head.status.as_u16(),
-                headers: head.headers,
-                body,
-                exchange,
-            }),
+            Ok((head, body)) => {
+                Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, exchange })
+            }
             Err(kind) => {
                 self.connection = None;
                 exchange.first_byte = exchange.first_byte.max(exchange.sent);
@@ -371,10 +343,7 @@ impl Client {
             self.origin.answered(index);
             socket.set_nodelay(true).map_err(failed)?;
             let meter = Meter::new(Arc::clone(&self.sockets));
-            let metered = Metered {
-                socket,
-                meter: Arc::clone(&meter),
-            };
+            let metered = Metered { socket, meter: Arc::clone(&meter) };
             return match &self.origin.tls {
                 None => handshake(metered, meter).await,
                 Some((tls, name)) => {
@@ -395,18 +364,13 @@ async fn handshake<S>(stream: S, meter: Arc<Meter>) -> Result<Connection, HttpEr
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| HttpErrorKind::Connect(e.to_string()))?;
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|e| HttpErrorKind::Connect(e.to_string()))?;
     // Its error reaches the caller through the sender.
     let driver = Mutex::new(Box::pin(async move {
         let _ = connection.await;
     }) as Pin<Box<dyn Future<Output = ()> + Send>>);
-    Ok(Connection {
-        sender,
-        driver: Some(driver),
-        meter,
-    })
+    Ok(Connection { sender, driver: Some(driver), meter })
 }
 
 async fn send(
@@ -440,16 +404,10 @@ async fn send(
             return Err(HttpErrorKind::TooLarge);
         }
     }
-    let body = if rest.is_empty() {
-        first
-    } else {
-        rest.freeze()
-    };
-    let keep = !head
-        .headers
-        .get(header::CONNECTION)
-        .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"))
-        && driver.is_some();
+    let body = if rest.is_empty() { first } else { rest.freeze() };
+    let keep =
+        !head.headers.get(header::CONNECTION).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"))
+            && driver.is_some();
     Ok((head, body, keep))
 }
 
@@ -471,14 +429,9 @@ fn request(origin: &Origin, call: &Call<'_>) -> Result<Request<Full<Bytes>>, Htt
         request = request.header(header::COOKIE, cookie);
     }
     if !call.body.is_empty() {
-        request = request.header(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        request = request.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    request
-        .body(Full::new(call.body.clone()))
-        .map_err(|e| HttpErrorKind::NotHttp(e.to_string()))
+    request.body(Full::new(call.body.clone())).map_err(|e| HttpErrorKind::NotHttp(e.to_string()))
 }
 
 fn before_head(e: &hyper::Error) -> HttpErrorKind {

@@ -69,14 +69,8 @@ impl Origin {
     /// When it is no `http(s)` address, carries credentials, query or fragment, cannot be
     /// resolved, or the certificates cannot be read.
     pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, OriginError> {
-        let bad = |why: &str| OriginError::Bad {
-            url: url.into(),
-            why: why.into(),
-        };
-        let uri: Uri = url
-            .trim()
-            .parse()
-            .map_err(|e: hyper::http::uri::InvalidUri| bad(&e.to_string()))?;
+        let bad = |why: &str| OriginError::Bad { url: url.into(), why: why.into() };
+        let uri: Uri = url.trim().parse().map_err(|e: hyper::http::uri::InvalidUri| bad(&e.to_string()))?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -86,7 +80,8 @@ impl Origin {
         if authority.as_str().contains('@') {
             let hidden = OriginError::Bad {
                 url: format!("{}://…@{}", uri.scheme_str().unwrap_or_default(), authority.host()),
-                why: "credentials do not belong in the address (use --username and SPRINGTIDE_PASSWORD)".into(),
+                why: "credentials do not belong in the address (use --username and SPRINGTIDE_PASSWORD)"
+                    .into(),
             };
             return Err(hidden);
         }
@@ -101,17 +96,11 @@ impl Origin {
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let addrs: Vec<SocketAddr> = (bare, port)
             .to_socket_addrs()
-            .map_err(|source| OriginError::Unresolved {
-                host: bare.into(),
-                source,
-            })?
+            .map_err(|source| OriginError::Unresolved { host: bare.into(), source })?
             .collect();
         if addrs.is_empty() {
             let source = io::Error::new(io::ErrorKind::NotFound, "no address");
-            return Err(OriginError::Unresolved {
-                host: bare.into(),
-                source,
-            });
+            return Err(OriginError::Unresolved { host: bare.into(), source });
         }
         let tls = if tls {
             let name = ServerName::try_from(bare.to_owned()).map_err(|e| bad(&e.to_string()))?;
@@ -122,8 +111,7 @@ impl Origin {
         Ok(Self {
             url: url.trim().trim_end_matches('/').to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            host_header: HeaderValue::from_str(authority.as_str())
-                .map_err(|e| bad(&e.to_string()))?,
+            host_header: HeaderValue::from_str(authority.as_str()).map_err(|e| bad(&e.to_string()))?,
             tls,
             addrs,
             good: AtomicUsize::new(0),
@@ -163,9 +151,7 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
     };
     match ca {
         Some(path) => {
-            for cert in
-                CertificateDer::pem_file_iter(path).map_err(|e| fail(&path.display(), &e))?
-            {
+            for cert in CertificateDer::pem_file_iter(path).map_err(|e| fail(&path.display(), &e))? {
                 let cert = cert.map_err(|e| fail(&path.display(), &e))?;
                 roots.add(cert).map_err(|e| fail(&path.display(), &e))?;
             }
@@ -178,10 +164,7 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
         }
     }
     if roots.is_empty() {
-        return Err(fail(
-            &ca.map_or("of the system".into(), |p| p.display().to_string()),
-            &"there are none",
-        ));
+        return Err(fail(&ca.map_or("of the system".into(), |p| p.display().to_string()), &"there are none"));
     }
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -213,9 +196,6 @@ mod tests {
     #[test]
     fn a_prefix_is_kept_and_a_slash_is_not() {
         let origin = Origin::new("http://127.0.0.1:5000/api/", None).unwrap();
-        assert_eq!(
-            (origin.url(), origin.prefix.as_str()),
-            ("http://127.0.0.1:5000/api", "/api")
-        );
+        assert_eq!((origin.url(), origin.prefix.as_str()), ("http://127.0.0.1:5000/api", "/api"));
     }
 }

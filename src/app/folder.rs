@@ -1,0 +1,43 @@
+//! The folder of a run: `reports/<date>/<time>-<label>/`, and `reports/latest` beside it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use jiff::{Timestamp, tz::TimeZone};
+
+/// Makes the folder of a new run. Two runs in one second get `-2`, `-3` behind the label.
+///
+/// # Errors
+/// When it cannot be made or written to.
+pub(super) fn create(out: &Path, label: &str, started: Timestamp) -> Result<PathBuf> {
+    let local = started.to_zoned(TimeZone::system());
+    let day = out.join(local.strftime("%Y-%m-%d").to_string());
+    let hint = || {
+        format!("--out {}: cannot make a folder for the run there; name another with --out", out.display())
+    };
+    fs::create_dir_all(&day).with_context(hint)?;
+    for n in 1.. {
+        let more = if n == 1 { String::new() } else { format!("-{n}") };
+        let folder = day.join(format!("{}-{label}{more}", local.strftime("%H%M%S")));
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e).with_context(hint),
+        }
+    }
+    unreachable!("the loop ends only by returning")
+}
+
+/// Points `latest` at the folder. A convenience: where links cannot be made, it is left out.
+pub(super) fn point_latest_at(out: &Path, folder: &Path) {
+    let Ok(inside) = folder.strip_prefix(out) else { return };
+    let (link, fresh) = (out.join("latest"), out.join(".latest.new"));
+    let _ = fs::remove_file(&fresh);
+    let linked = std::os::unix::fs::symlink(inside, &fresh).and_then(|()| fs::rename(&fresh, &link));
+    if let Err(e) = linked {
+        tracing::warn!("{}: {e}", link.display());
+    }
+}

@@ -1,0 +1,48 @@
+//! What a command does: wiring only, one file a command.
+
+pub mod backend;
+mod facts;
+mod folder;
+mod local;
+mod preflight;
+mod progress;
+pub mod report;
+pub mod run;
+
+use std::{fmt, io::Write};
+
+use anyhow::Error;
+
+use crate::verdict::Exit;
+
+/// Where a command may speak: stdout for results, and nothing else.
+///
+/// It is a handle of our own, because Goose prints a line of its own to the process's stdout.
+pub type Out = Box<dyn Write + Send>;
+
+/// Why a command did not come to its end.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the process exits with.
+    pub exit: Exit,
+    /// What went wrong, in one line.
+    pub error: Error,
+}
+
+impl Failure {
+    /// Something that the user can mend in what was typed: exit code 2.
+    pub fn usage(error: impl Into<Error>) -> Self {
+        Self { exit: Exit::Usage, error: error.into() }
+    }
+
+    /// Something that went wrong on the way: exit code 1.
+    pub fn runtime(error: impl Into<Error>) -> Self {
+        Self { exit: Exit::Failed, error: error.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}

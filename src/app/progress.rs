@@ -1,0 +1,133 @@
+//! What a person sees while a run goes on: one living line per cell on a terminal, plain log lines
+//! elsewhere. All of it on stderr.
+
+use std::{io::IsTerminal, path::PathBuf, time::Duration};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{
+    cluster::manager::Watcher,
+    estimate::Sample,
+    micros::Micros,
+    plan::{Cell, CellKind},
+    record::{CellRecord, RunRecord},
+    snapshot::Totals,
+    timeline::Stage,
+};
+
+/// Watches a run, keeps its record and shows how it goes.
+pub(super) struct Watch {
+    pub(super) record: RunRecord,
+    folder: PathBuf,
+    /// `None` when stderr is no terminal.
+    bar: Option<ProgressBar>,
+    last_log: Micros,
+}
+
+impl Watch {
+    pub(super) fn new(record: RunRecord, folder: PathBuf, lines_only: bool) -> Self {
+        let bar = (!lines_only && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self { record, folder, bar, last_log: Micros::ZERO }
+    }
+
+    /// Ends the living line.
+    pub(super) fn finish(self) -> RunRecord {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.record
+    }
+
+    fn say(&self, line: String) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => tracing::info!("{line}"),
+        }
+    }
+
+    fn name(&self, cell: &Cell) -> String {
+        match cell.kind {
+            CellKind::WarmUp => format!("warm-up of {} tasks", cell.tasks),
+            CellKind::Measured => {
+                let of = self
+                    .record
+                    .plan
+                    .cells
+                    .iter()
+                    .filter(|c| c.scenario == cell.scenario)
+                    .map(|c| c.repetition)
+                    .max();
+                format!("{} {}/{}", cell.scenario, cell.repetition, of.unwrap_or(0))
+            }
+        }
+    }
+}
+
+impl Watcher for Watch {
+    fn opened(&mut self, cell: &Cell) {
+        self.last_log = Micros::ZERO;
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}: opening sessions for {} users", self.name(cell), cell.users));
+        }
+    }
+
+    fn progress(&mut self, cell: &Cell, so_far: &[&Totals], elapsed: Option<Micros>) {
+        let Some(elapsed) = elapsed else { return };
+        // A line every ten seconds is enough for a log.
+        if self.bar.is_none() && elapsed < self.last_log + Micros(10_000_000) {
+            return;
+        }
+        self.last_log = elapsed;
+        let line = format!("{}: {}", self.name(cell), live(so_far, elapsed));
+        match &self.bar {
+            Some(bar) => bar.set_message(line),
+            None => tracing::info!("{line}"),
+        }
+    }
+
+    fn closed(&mut self, record: CellRecord) -> Result<(), String> {
+        let ledger = &record.ledger;
+        let spans = record.totals.jobs.values().filter_map(|j| j.timeline.stage(Stage::EndToEnd));
+        let p50 = Sample::new(spans).quantile(0.5);
+        let p50 = p50
+            .map_or(String::new(), |q| format!(", p50 {}{}", if q.at_least { ">= " } else { "" }, q.value));
+        let counts = format!(
+            "{} submitted, {} fetched, {} not",
+            ledger.submitted,
+            ledger.count("fetched"),
+            ledger.ended() - ledger.count("fetched")
+        );
+        match record.cell.kind {
+            CellKind::WarmUp => self.say(format!("{}: {counts} (discarded)", self.name(&record.cell))),
+            CellKind::Measured => {
+                let took = record.duration;
+                self.say(format!("{}: {counts}, {took}{p50}: {}", self.name(&record.cell), record.verdict));
+            }
+        }
+        self.record.finished = Some(jiff::Timestamp::now());
+        self.record.cells.push(record);
+        self.record.save(&self.folder).map_err(|e| format!("cannot keep the run's record: {e}"))
+    }
+}
+
+/// The live counts of a cell.
+fn live(so_far: &[&Totals], elapsed: Micros) -> String {
+    let sum = |f: fn(&Totals) -> i64| so_far.iter().map(|t| f(t)).sum::<i64>();
+    let submitted = sum(|t| t.progress.submitted as i64);
+    let running = sum(|t| t.progress.running);
+    let done = sum(|t| t.progress.done as i64);
+    let failed = sum(|t| t.progress.failed as i64);
+    let spans = so_far.iter().flat_map(|t| t.jobs.values()).filter_map(|j| j.timeline.stage(Stage::EndToEnd));
+    let p50 = Sample::new(spans).quantile(0.5).map_or("-".into(), |q| q.value.to_string());
+    let elapsed = Micros(elapsed.0 / 100_000 * 100_000);
+    format!(
+        "{submitted} submitted, {running} running, {done} done, {failed} failed, {elapsed} elapsed, p50 so far {p50}"
+    )
+}
