@@ -1,2 +1,3 @@
 //! springtide.
+pub mod standin;
 pub mod timeline;

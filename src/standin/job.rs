@@ -1,0 +1,314 @@
+//! Jobs and tasks as rows, and the state machine that moves them.
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::bug::Flaw;
+use super::clock;
+use super::stored::StoredResults;
+use super::truth::JobTruth;
+use crate::timeline::JobState;
+
+/// A state as stored: workers may post any text, and the target takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    Known(JobState),
+    Other(String),
+}
+
+impl State {
+    pub(super) fn named(name: &str) -> Self {
+        JobState::parse(name).map_or_else(|| Self::Other(name.to_owned()), Self::Known)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Known(state) => state.as_str(),
+            Self::Other(name) => name,
+        }
+    }
+
+    pub(super) fn is(&self, state: JobState) -> bool {
+        *self == Self::Known(state)
+    }
+
+    pub(super) fn is_terminal(&self) -> bool {
+        matches!(self, Self::Known(state) if state.is_terminal())
+    }
+}
+
+/// Which of the two routes polls; they differ in what they may overwrite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PollRoute {
+    Jobs,
+    Direct,
+}
+
+/// What a submit asked for, as far as the server keeps it.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) title: String,
+    pub(super) sim_type: String,
+    pub(super) editor: bool,
+    /// Names of the outputs an editor project wants, in its order.
+    pub(super) outputs: Vec<String>,
+    /// The whole reply of `GET /inputs`.
+    pub(super) inputs: Bytes,
+}
+
+/// One simulation row with its tasks.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) owner: u64,
+    pub(super) request: Request,
+    pub(super) state: State,
+    pub(super) tasks: Vec<Task>,
+    pub(super) start_us: u64,
+    pub(super) end_us: Option<u64>,
+    pub(super) results: Option<StoredResults>,
+    pub(super) logfiles: Option<Bytes>,
+    pub(super) fetched: bool,
+    pub(super) deleted: bool,
+    /// Tells the workers to let go of the job.
+    pub(super) revoke: CancellationToken,
+    pub(super) truth: JobTruth,
+}
+
+impl Job {
+    pub(super) fn has(&self, flaw: Flaw) -> bool {
+        self.truth.flaws.contains(&flaw)
+    }
+
+    /// Moves to `state`, unless the job has ended, and notes the moment. True if it moved.
+    pub(super) fn enter(&mut self, state: State) -> bool {
+        if self.state.is_terminal() {
+            return false;
+        }
+        let now = clock::now_us();
+        self.truth.final_state = match &state {
+            State::Known(known) => *known,
+            State::Other(_) => JobState::Unknown,
+        };
+        let moment = match &state {
+            State::Known(JobState::MergingQueued) => Some(&mut self.truth.merging_queued_us),
+            State::Known(JobState::MergingRunning) => Some(&mut self.truth.merging_running_us),
+            State::Known(JobState::Completed) => Some(&mut self.truth.completed_us),
+            _ => None,
+        };
+        if let Some(moment) = moment {
+            moment.get_or_insert(now);
+        }
+        if state.is_terminal() {
+            self.truth.ended_us.get_or_insert(now);
+        }
+        self.state = state;
+        true
+    }
+
+    /// Stores the end of the merge: COMPLETED, or what the bugs make of it.
+    pub(super) fn complete(&mut self) -> bool {
+        let moved = self.enter(State::Known(JobState::Completed));
+        if moved {
+            self.end_us = self.truth.completed_us;
+            if self.has(Flaw::LostCompleted) {
+                // The late commit of a poll that had read RUNNING.
+                self.state = State::Known(JobState::Running);
+                self.truth.final_state = JobState::Running;
+            }
+        }
+        moved
+    }
+
+    /// The state a poll finds, and stores.
+    pub(super) fn poll(&mut self, route: PollRoute) -> bool {
+        let settled = match &self.state {
+            State::Known(JobState::Completed | JobState::Failed) => true,
+            State::Known(JobState::MergingQueued | JobState::MergingRunning) => {
+                route == PollRoute::Jobs
+            }
+            State::Known(JobState::Unknown) => route == PollRoute::Jobs,
+            _ => false,
+        };
+        if settled {
+            return false;
+        }
+        match derive(&self.tasks) {
+            // The stuck ones never show FAILED on the UI's route, however quick the poll is.
+            Some(JobState::Failed)
+                if self.has(Flaw::AllFailedStuck) && self.truth.merging_running_us.is_none() =>
+            {
+                false
+            }
+            Some(state) => self.enter(State::Known(state)),
+            None => false,
+        }
+    }
+
+    /// Applies a worker's update to task `index`; `None` if there is no such task.
+    ///
+    /// # Errors
+    /// The update has a value of the wrong kind; nothing was changed.
+    pub(super) fn update_task(
+        &mut self,
+        index: usize,
+        update: TaskUpdate,
+    ) -> Option<Result<(), BadUpdate>> {
+        let task = self.tasks.get_mut(index)?;
+        if let Err(bad) = task.apply(update) {
+            return Some(Err(bad));
+        }
+        let running = task.state.is(JobState::Running);
+        let merging_or_ended = self.state.is_terminal()
+            || self.truth.merging_queued_us.is_some()
+            || self.truth.merging_running_us.is_some();
+        if running && !merging_or_ended {
+            self.truth.running_us.get_or_insert_with(clock::now_us);
+        }
+        if self.truth.tasks_done_us.is_none() && self.tasks.iter().all(|t| t.state.is_terminal()) {
+            self.truth.tasks_done_us = Some(clock::now_us());
+        }
+        Some(Ok(()))
+    }
+
+    /// Cancels what is not over; the caller has checked that the job may be canceled.
+    pub(super) fn cancel(&mut self) {
+        self.revoke.cancel();
+        for task in &mut self.tasks {
+            if task.state.is(JobState::Pending) || task.state.is(JobState::Running) {
+                task.state = State::Known(JobState::Canceled);
+            }
+        }
+        self.enter(State::Known(JobState::Canceled));
+    }
+
+    /// Forgets the row; its truth stays.
+    pub(super) fn delete(&mut self) {
+        self.deleted = true;
+        self.tasks = Vec::new();
+        self.results = None;
+        self.logfiles = None;
+        self.request.inputs = Bytes::new();
+        self.revoke.cancel();
+    }
+}
+
+/// The state the tasks imply; `None` leaves the stored one as it is.
+fn derive(tasks: &[Task]) -> Option<JobState> {
+    let all = |state| !tasks.is_empty() && tasks.iter().all(|task| task.state.is(state));
+    if all(JobState::Pending) {
+        Some(JobState::Pending)
+    } else if all(JobState::Failed) {
+        Some(JobState::Failed)
+    } else if tasks.iter().any(|task| task.state.is(JobState::Running)) {
+        Some(JobState::Running)
+    } else {
+        None
+    }
+}
+
+/// One task row.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    /// The row's key, which polls show; workers use the index instead.
+    pub(super) pk: u64,
+    pub(super) state: State,
+    requested: u64,
+    simulated: u64,
+    estimated_seconds: u64,
+    start_time: Option<String>,
+    end_time: Option<String>,
+    last_update: String,
+}
+
+/// A worker's `update_dict`, its values still to be checked.
+pub(super) type TaskUpdate = serde_json::Map<String, serde_json::Value>;
+
+/// An update of the wrong type or form, on which the target raises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BadUpdate;
+
+impl Task {
+    pub(super) fn pending(pk: u64, requested: u64, now_us: u64) -> Self {
+        Self {
+            pk,
+            state: State::Known(JobState::Pending),
+            requested,
+            simulated: 0,
+            estimated_seconds: 0,
+            start_time: None,
+            end_time: None,
+            last_update: clock::in_reply(now_us),
+        }
+    }
+
+    fn apply(&mut self, update: TaskUpdate) -> Result<(), BadUpdate> {
+        if self.state.is_terminal() {
+            return Ok(());
+        }
+        let text = |key: &str| match update.get(key) {
+            None | Some(serde_json::Value::Null) => Ok(None),
+            Some(value) => value.as_str().map(Some).ok_or(BadUpdate),
+        };
+        let count = |key: &str| match update.get(key) {
+            None | Some(serde_json::Value::Null) => Ok(0),
+            Some(value) => value.as_u64().ok_or(BadUpdate),
+        };
+        let moment = |key: &str| match text(key)? {
+            None => Ok(None),
+            Some(text) => clock::from_post(text).map(Some).ok_or(BadUpdate),
+        };
+        let (state, start, end) = (text("task_state")?, moment("start_time")?, moment("end_time")?);
+        let (requested, simulated) = (count("requested_primaries")?, count("simulated_primaries")?);
+        let estimated = count("estimated_time")?;
+
+        if requested > 0 {
+            self.requested = requested;
+        }
+        if simulated > 0 {
+            self.simulated = simulated;
+        }
+        if let Some(start) = start.filter(|_| self.start_time.is_none()) {
+            self.start_time = Some(clock::in_reply(start));
+        }
+        if let Some(end) = end.filter(|_| self.end_time.is_none()) {
+            self.end_time = Some(clock::in_reply(end));
+            self.estimated_seconds = 0;
+        }
+        if self.end_time.is_none() && estimated > 0 {
+            self.estimated_seconds = estimated;
+        }
+        if let Some(state) = state {
+            self.state = State::named(state);
+            if self.state.is(JobState::Completed) {
+                self.simulated = self.requested;
+            }
+        }
+        self.last_update = clock::in_reply(clock::now_us());
+        Ok(())
+    }
+
+    /// Appends the task as polls show it: keys sorted, unset ones absent.
+    pub(super) fn write(&self, out: &mut String) {
+        out.push('{');
+        if let Some(end) = &self.end_time {
+            out.push_str(&format!("\"end_time\":\"{end}\","));
+        }
+        if self.estimated_seconds > 0 {
+            let (minutes, seconds) = (self.estimated_seconds / 60, self.estimated_seconds % 60);
+            out.push_str(&format!(
+                "\"estimated_time\":{{\"hours\":{},\"minutes\":{},\"seconds\":{seconds}}},",
+                minutes / 60,
+                minutes % 60
+            ));
+        }
+        out.push_str(&format!(
+            "\"last_update_time\":\"{}\",\"requested_primaries\":{},\"simulated_primaries\":{},",
+            self.last_update, self.requested, self.simulated
+        ));
+        if let Some(start) = &self.start_time {
+            out.push_str(&format!("\"start_time\":\"{start}\","));
+        }
+        let state = serde_json::Value::from(self.state.as_str());
+        out.push_str(&format!("\"task_id\":{},\"task_state\":{state}}}", self.pk));
+    }
+}

@@ -1,0 +1,125 @@
+//! `POST /jobs/direct`: rows first, then the queue, then the reply.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hyper::StatusCode;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::submission::Submission;
+use crate::standin::backend::Backend;
+use crate::standin::bug::Flaw;
+use crate::standin::call::Call;
+use crate::standin::clock::{in_job_id, now_us};
+use crate::standin::draw::{self, About};
+use crate::standin::job::{Job, Request, State as JobRowState, Task};
+use crate::standin::reply::{Answer, Reply};
+use crate::standin::store::{Store, User};
+use crate::standin::truth::JobTruth;
+use crate::standin::worker::Chord;
+use crate::timeline::JobState;
+
+pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
+    let user = backend.user(&call)?;
+    let Submission { mut request, tasks, primaries_per_task, raises } =
+        Submission::read(&call.filled_object()?)?;
+    let (work, job_id) = {
+        let mut store = backend.store();
+        store.submitted += 1;
+        request.inputs = store.share_input(request.inputs);
+        let flaws = backend.config.flaws_of(store.next_pk());
+        let zombie = raises || flaws.contains(&Flaw::Ghost);
+        let twice = flaws.contains(&Flaw::DuplicateJob) && !zombie;
+        let mut row = NewRow { backend: &backend, user: &user, request, flaws, arrived: call.arrived_us };
+        if zombie {
+            row.insert(&mut store, None);
+            return Err(Reply::server_error());
+        }
+        let shape = Some((tasks, primaries_per_task));
+        let (job_id, chord) = row.insert(&mut store, shape);
+        let mut work = chord.tasks();
+        if twice {
+            work.extend(row.insert(&mut store, shape).1.tasks());
+        }
+        (if row.flaws.contains(&Flaw::LoseJob) { Vec::new() } else { work }, job_id)
+    };
+    backend.publish(work);
+    let content = Map::from_iter([("job_id".to_owned(), Value::from(job_id))]);
+    Ok(Reply::with(StatusCode::ACCEPTED, "Task started", content))
+}
+
+/// A simulation row about to be written.
+struct NewRow<'a> {
+    backend: &'a Backend,
+    user: &'a User,
+    request: Request,
+    flaws: Vec<Flaw>,
+    arrived: u64,
+}
+
+impl NewRow<'_> {
+    /// Writes the row: with (number of tasks, primaries of each) as PENDING,
+    /// with none as the UNKNOWN row that a failed submit leaves.
+    fn insert(&mut self, store: &mut Store, shape: Option<(usize, u64)>) -> (String, Arc<Chord>) {
+        let (pk, now) = (store.next_pk(), now_us());
+        let job_id = self.job_id(pk, now);
+        let (tasks, primaries) = shape.unwrap_or_default();
+        let first = store.take_task_pks(tasks);
+        let rows = (0..tasks as u64).map(|index| Task::pending(first + index, primaries, now));
+        let state = if shape.is_some() { JobState::Pending } else { JobState::Unknown };
+        let revoke = CancellationToken::new();
+        let chord = Chord::new(
+            &self.backend.config,
+            pk,
+            self.backend.mint.update_key(pk, now),
+            (tasks, primaries),
+            &self.request,
+            &self.flaws,
+            revoke.clone(),
+        );
+        let truth = JobTruth {
+            job_id: job_id.clone(),
+            title: self.request.title.clone(),
+            username: self.user.name.clone(),
+            simulation_id: pk,
+            tasks,
+            flaws: self.flaws.clone(),
+            submitted_us: self.arrived,
+            accepted_us: shape.map(|_| now_us()),
+            running_us: None,
+            tasks_done_us: None,
+            merging_queued_us: None,
+            merging_running_us: None,
+            completed_us: None,
+            ended_us: None,
+            final_state: state,
+            results_posts: 0,
+        };
+        store.insert(Job {
+            owner: self.user.id,
+            request: self.request.clone(),
+            state: JobRowState::Known(state),
+            tasks: rows.collect(),
+            start_us: now,
+            end_us: None,
+            results: None,
+            logfiles: None,
+            fetched: false,
+            deleted: false,
+            revoke,
+            truth,
+        });
+        (job_id, chord)
+    }
+
+    /// Time, a version-4 UUID (RFC 9562), and the platform.
+    fn job_id(&self, pk: u64, now: u64) -> String {
+        let half = |which| draw::bits(self.backend.config.seed ^ now, About::JobId, pk, which);
+        let bits = (u128::from(half(0)) << 64) | u128::from(half(1));
+        let bits = bits & !(0xf << 76) & !(0b11 << 62) | (0x4 << 76) | (0b10 << 62);
+        let hex = format!("{bits:032x}");
+        let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+        format!("{}-{a}-{b}-{c}-{d}-{e}DIRECT", in_job_id(now))
+    }
+}

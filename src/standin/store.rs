@@ -1,0 +1,204 @@
+//! The tables: users, simulations, inputs, and how long results are kept.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::bug::Flaw;
+use super::job::{Job, PollRoute, State};
+use super::reply::Reply;
+use crate::timeline::JobState;
+use hyper::StatusCode;
+
+/// How many different inputs are shared between jobs.
+const SHARED_INPUTS: usize = 64;
+
+/// A user row.
+#[derive(Debug, Clone)]
+pub(super) struct User {
+    pub(super) id: u64,
+    pub(super) name: String,
+    password: [u8; 32],
+}
+
+/// Everything that is stored, behind one lock.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    users: Vec<User>,
+    user_ids: HashMap<String, u64>,
+    jobs: Vec<Job>,
+    pks: HashMap<String, u64>,
+    by_owner: HashMap<u64, Vec<u64>>,
+    tasks: u64,
+    in_flight: u64,
+    inputs: VecDeque<Bytes>,
+    kept: VecDeque<u64>,
+    pub(super) in_flight_max: u64,
+    pub(super) submitted: u64,
+    pub(super) logins: u64,
+}
+
+impl Store {
+    /// Adds a user; `None` if the name is taken.
+    pub(super) fn register(&mut self, name: &str, password: &str) -> Option<()> {
+        if self.user_ids.contains_key(name) {
+            return None;
+        }
+        let id = self.users.len() as u64 + 1;
+        let password = Sha256::digest(password).into();
+        self.users.push(User { id, name: name.to_owned(), password });
+        self.user_ids.insert(name.to_owned(), id);
+        Some(())
+    }
+
+    /// The user with this name and password.
+    pub(super) fn login(&self, name: &str, password: &str) -> Option<&User> {
+        let user = self.user(*self.user_ids.get(name)?)?;
+        (user.password == <[u8; 32]>::from(Sha256::digest(password))).then_some(user)
+    }
+
+    pub(super) fn user(&self, id: u64) -> Option<&User> {
+        self.users.get(usize::try_from(id).ok()?.checked_sub(1)?)
+    }
+
+    /// The key of the next simulation row.
+    pub(super) fn next_pk(&self) -> u64 {
+        self.jobs.len() as u64 + 1
+    }
+
+    /// Hands out the keys of `count` task rows; the first of them.
+    pub(super) fn take_task_pks(&mut self, count: usize) -> u64 {
+        let first = self.tasks + 1;
+        self.tasks += count as u64;
+        first
+    }
+
+    /// Adds a row; its key is the one [`next_pk`](Self::next_pk) gave.
+    pub(super) fn insert(&mut self, job: Job) {
+        let pk = self.next_pk();
+        self.pks.insert(job.truth.job_id.clone(), pk);
+        self.by_owner.entry(job.owner).or_default().push(pk);
+        if !job.state.is(JobState::Unknown) {
+            self.in_flight += 1;
+            self.in_flight_max = self.in_flight_max.max(self.in_flight);
+        }
+        self.jobs.push(job);
+    }
+
+    /// The same bytes as an earlier input, shared, where there was one.
+    pub(super) fn share_input(&mut self, input: Bytes) -> Bytes {
+        if let Some(shared) = self.inputs.iter().find(|shared| **shared == input) {
+            return shared.clone();
+        }
+        if self.inputs.len() == SHARED_INPUTS {
+            self.inputs.pop_front();
+        }
+        self.inputs.push_back(input.clone());
+        input
+    }
+
+    /// The row with this key, unless it was deleted.
+    pub(super) fn by_pk(&mut self, pk: u64) -> Option<&mut Job> {
+        let job = self.jobs.get_mut(usize::try_from(pk).ok()?.checked_sub(1)?)?;
+        (!job.deleted).then_some(job)
+    }
+
+    /// The row a client names; lost ones are not found.
+    pub(super) fn by_job_id(&mut self, job_id: &str) -> Option<(u64, &mut Job)> {
+        let pk = *self.pks.get(job_id)?;
+        let job = self.by_pk(pk)?;
+        (!job.has(Flaw::LoseJob)).then_some((pk, job))
+    }
+
+    /// The row a client names, if it is there and theirs.
+    pub(super) fn job_of(&mut self, user: u64, job_id: &str) -> Result<(u64, &mut Job), Reply> {
+        let found = self.by_job_id(job_id);
+        let (pk, job) =
+            found.ok_or_else(|| Reply::not_found("Job with provided ID does not exist"))?;
+        if job.owner != user {
+            let text = "Job with provided ID does not belong to the user";
+            return Err(Reply::message(StatusCode::FORBIDDEN, text));
+        }
+        Ok((pk, job))
+    }
+
+    /// The rows of a user, oldest first.
+    pub(super) fn jobs_of(&self, user: u64) -> impl Iterator<Item = &Job> {
+        let pks = self.by_owner.get(&user).map_or(&[][..], Vec::as_slice);
+        let rows = pks.iter().filter_map(|pk| self.jobs.get(usize::try_from(*pk - 1).ok()?));
+        rows.filter(|job| !job.deleted && !job.has(Flaw::LoseJob))
+    }
+
+    /// Every row ever made.
+    pub(super) fn all(&self) -> &[Job] {
+        &self.jobs
+    }
+
+    /// Moves a job and keeps the count of jobs in flight.
+    pub(super) fn enter(&mut self, pk: u64, state: State) {
+        self.move_job(pk, |job| job.enter(state));
+    }
+
+    /// Lets a poll derive the state.
+    pub(super) fn poll(&mut self, pk: u64, route: PollRoute) {
+        self.move_job(pk, |job| job.poll(route));
+    }
+
+    /// Ends the merge.
+    pub(super) fn complete(&mut self, pk: u64) {
+        self.move_job(pk, Job::complete);
+    }
+
+    /// Cancels what is not over.
+    pub(super) fn cancel(&mut self, pk: u64) {
+        self.move_job(pk, |job| {
+            job.cancel();
+            true
+        });
+    }
+
+    /// Deletes the row and everything that hangs on it.
+    pub(super) fn delete(&mut self, pk: u64) {
+        let Some(job) = self.by_pk(pk) else { return };
+        let in_flight = !job.state.is_terminal();
+        let (owner, job_id) = (job.owner, job.truth.job_id.clone());
+        job.delete();
+        self.in_flight = self.in_flight.saturating_sub(u64::from(in_flight));
+        self.pks.remove(&job_id);
+        if let Some(pks) = self.by_owner.get_mut(&owner) {
+            pks.retain(|other| *other != pk);
+        }
+        self.kept.retain(|other| *other != pk);
+    }
+
+    fn move_job(&mut self, pk: u64, change: impl FnOnce(&mut Job) -> bool) {
+        let Some(job) = self.by_pk(pk) else { return };
+        let was = job.state.is_terminal();
+        if change(job) && !was && job.state.is_terminal() {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Notes that `pk` has results now, and drops those of the oldest jobs beyond `limit`:
+    /// fetched ones first, and others only beyond four times the limit.
+    pub(super) fn keep_results(&mut self, pk: u64, limit: usize) {
+        if !self.kept.contains(&pk) {
+            self.kept.push_back(pk);
+        }
+        while self.kept.len() > limit {
+            let fetched = |pk: &u64| {
+                let index = usize::try_from(*pk - 1).unwrap_or(usize::MAX);
+                self.jobs.get(index).is_some_and(|job| job.fetched)
+            };
+            let oldest = match self.kept.iter().position(fetched) {
+                Some(place) => self.kept.remove(place),
+                None if self.kept.len() > limit.saturating_mul(4) => self.kept.pop_front(),
+                None => return,
+            };
+            if let Some(job) = oldest.and_then(|pk| self.by_pk(pk)) {
+                job.results = None;
+            }
+        }
+    }
+}

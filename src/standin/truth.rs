@@ -1,0 +1,82 @@
+//! What the stand-in knows to be true: the yardstick for what springtide reports about it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::bug::Flaw;
+use crate::timeline::JobState;
+
+/// Service times kept per route; later requests are counted but not timed.
+pub const SERVICE_TIMES_KEPT: usize = 200_000;
+
+/// Everything the server has seen so far; also the JSON of `GET /_truth`.
+///
+/// Moments are unix times in microseconds, from the wall clock.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Truth {
+    /// When the server started.
+    pub started_us: u64,
+    /// Every simulation row ever made, in order; deleted and lost ones too.
+    pub jobs: Vec<JobTruth>,
+    /// Requests of clients, by `"GET /jobs"`; unknown paths are `"GET (other)"`.
+    pub client: BTreeMap<String, RouteTruth>,
+    /// Posts of workers, by `"POST /tasks"`.
+    pub worker: BTreeMap<String, RouteTruth>,
+    /// Submits that made at least one row.
+    pub jobs_submitted: u64,
+    /// The most jobs that were accepted and not ended at one time.
+    pub jobs_in_flight_max: u64,
+    /// Logins that succeeded.
+    pub logins: u64,
+}
+
+/// One job. A moment is taken under the lock of the state change: whatever was
+/// answered from a state read before it saw the old state, everything later the new one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobTruth {
+    /// The id the client knows.
+    pub job_id: String,
+    /// The title it gave.
+    pub title: String,
+    /// Whose job it is.
+    pub username: String,
+    /// The id the workers know.
+    pub simulation_id: u64,
+    /// Number of tasks, after clamping.
+    pub tasks: usize,
+    /// What was wrong with it on purpose.
+    pub flaws: Vec<Flaw>,
+    /// The submit's head had arrived.
+    pub submitted_us: u64,
+    /// The reply to the submit was about to be sent; `None` when it was an error.
+    pub accepted_us: Option<u64>,
+    /// From here a poll would find a task RUNNING.
+    pub running_us: Option<u64>,
+    /// The last task ended.
+    pub tasks_done_us: Option<u64>,
+    /// The job became MERGING_QUEUED.
+    pub merging_queued_us: Option<u64>,
+    /// The job became MERGING_RUNNING.
+    pub merging_running_us: Option<u64>,
+    /// The job became COMPLETED.
+    pub completed_us: Option<u64>,
+    /// The job became COMPLETED, FAILED or CANCELED.
+    pub ended_us: Option<u64>,
+    /// The state as stored now; UNKNOWN also stands for a name outside the contract.
+    pub final_state: JobState,
+    /// Posts to `/results` that were accepted.
+    pub results_posts: u64,
+}
+
+/// What one route has done.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouteTruth {
+    /// Requests whose head arrived.
+    pub requests: u64,
+    /// Replies by status; the rest of `requests` was cut off or is still in work.
+    pub by_status: BTreeMap<u16, u64>,
+    /// From head received to last body byte handed to the connection, in microseconds,
+    /// in the order of completion; the first [`SERVICE_TIMES_KEPT`].
+    pub service_us: Vec<u64>,
+}
