@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::bug::{Bug, Flaw};
+use super::bug::Bug;
 use super::call::Call;
 use super::clock::now_us;
 use super::config::Config;
@@ -41,7 +41,12 @@ impl Backend {
             store.register(name, password);
         }
         Self {
-            mint: Mint::new(config.seed, started_us, config.access_life, config.refresh_life),
+            mint: Mint::new(
+                config.seed,
+                started_us,
+                config.access_life,
+                config.refresh_life,
+            ),
             error_rolls: config.bugs.iter().map(|_| AtomicU64::new(0)).collect(),
             config,
             started: Instant::now(),
@@ -65,7 +70,10 @@ impl Backend {
     }
 
     pub(super) fn truth(&self) -> Truth {
-        let (client, worker) = (self.ledger.side(Side::Client), self.ledger.side(Side::Worker));
+        let (client, worker) = (
+            self.ledger.side(Side::Client),
+            self.ledger.side(Side::Worker),
+        );
         let store = self.store();
         Truth {
             started_us: self.started_us,
@@ -89,9 +97,9 @@ impl Backend {
     }
 
     fn user_by(&self, call: &Call, cookie: &str, advice: &str) -> Result<User, Reply> {
-        let token = call.cookie(cookie).ok_or_else(|| {
-            Reply::framework(StatusCode::UNAUTHORIZED, "No token provided")
-        })?;
+        let token = call
+            .cookie(cookie)
+            .ok_or_else(|| Reply::framework(StatusCode::UNAUTHORIZED, "No token provided"))?;
         let forbidden = |text: &str| Reply::framework(StatusCode::FORBIDDEN, text);
         let claims = match cookie {
             "refresh_token" => self.mint.read_refresh(token, now_us()),
@@ -103,24 +111,34 @@ impl Backend {
         })?;
         // An update key carries no user: the target raises.
         let id = claims.sub.ok_or_else(Reply::server_error)?;
-        let user = id.parse().ok().and_then(|id| self.store().user(id).cloned());
+        let user = id
+            .parse()
+            .ok()
+            .and_then(|id| self.store().user(id).cloned());
         user.ok_or_else(|| forbidden("User not found"))
     }
 
     /// Whether `key` lets a worker write to simulation `pk`; checked after the row was found.
     pub(super) fn check_key(&self, key: &serde_json::Value, pk: u64) -> Result<(), Reply> {
         let invalid = || Reply::bad_request("Invalid update key");
-        let void = self.bugs().any(|bug| {
-            matches!(bug, Bug::KeysVoidAfter(after) if self.started.elapsed() >= *after)
-        });
+        let void = self.bugs().any(
+            |bug| matches!(bug, Bug::KeysVoidAfter(after) if self.started.elapsed() >= *after),
+        );
         if void {
             return Err(invalid());
         }
         let key = key.as_str().ok_or_else(invalid)?;
-        let claims = self.mint.read_access(key, now_us()).map_err(|_| invalid())?;
+        let claims = self
+            .mint
+            .read_access(key, now_us())
+            .map_err(|_| invalid())?;
         // A session token carries no simulation: the target raises.
         let of = claims.simulation_id.ok_or_else(Reply::server_error)?;
-        if of == pk.to_string() { Ok(()) } else { Err(invalid()) }
+        if of == pk.to_string() {
+            Ok(())
+        } else {
+            Err(invalid())
+        }
     }
 
     pub(super) fn bugs(&self) -> impl Iterator<Item = &Bug> {
@@ -129,12 +147,28 @@ impl Backend {
 
     /// The extra time of `POST /results`.
     pub(super) fn slow_results(&self) -> Duration {
-        self.bugs().map(|bug| if let Bug::SlowResults(by) = bug { *by } else { Duration::ZERO }).sum()
+        self.bugs()
+            .map(|bug| {
+                if let Bug::SlowResults(by) = bug {
+                    *by
+                } else {
+                    Duration::ZERO
+                }
+            })
+            .sum()
     }
 
     /// The extra time of `GET /results`.
     pub(super) fn slow_fetch(&self) -> Duration {
-        self.bugs().map(|bug| if let Bug::SlowFetch(by) = bug { *by } else { Duration::ZERO }).sum()
+        self.bugs()
+            .map(|bug| {
+                if let Bug::SlowFetch(by) = bug {
+                    *by
+                } else {
+                    Duration::ZERO
+                }
+            })
+            .sum()
     }
 
     pub(super) fn has(&self, bug: &Bug) -> bool {
@@ -153,7 +187,9 @@ impl Backend {
                 Bug::HtmlError => return Some(Reply::html(StatusCode::BAD_GATEWAY, GATEWAY)),
                 Bug::Error500 { route, share } if route == path => {
                     let roll = rolls.fetch_add(1, Ordering::Relaxed);
-                    let which = path.bytes().fold(0, |sum: u64, b| sum.wrapping_mul(31).wrapping_add(u64::from(b)));
+                    let which = path.bytes().fold(0, |sum: u64, b| {
+                        sum.wrapping_mul(31).wrapping_add(u64::from(b))
+                    });
                     if draw::unit(self.config.seed, About::Error, which, roll) < *share {
                         return Some(Reply::server_error());
                     }
@@ -162,10 +198,5 @@ impl Backend {
             }
         }
         None
-    }
-
-    /// Whether the tasks of a job with these flaws fail, whatever the configuration says.
-    pub(super) fn all_fail(flaws: &[Flaw]) -> bool {
-        flaws.contains(&Flaw::AllFailed) || flaws.contains(&Flaw::AllFailedStuck)
     }
 }

@@ -184,7 +184,9 @@ impl FromStr for Bug {
             expected,
         };
         let span = || {
-            value.and_then(parse_span).ok_or_else(|| bad("a time such as 3s or 250ms after '='"))
+            value
+                .and_then(parse_span)
+                .ok_or_else(|| bad("a time such as 3s or 250ms after '='"))
         };
         let bare = |bug: Self| match value {
             None => Ok(bug),
@@ -210,13 +212,18 @@ impl FromStr for Bug {
                 .and_then(|value| value.rsplit_once(':'))
                 .filter(|(route, _)| route.starts_with('/'))
                 .and_then(|(route, share)| {
-                    Some(Self::Error500 { route: route.to_owned(), share: parse_share(share)? })
+                    Some(Self::Error500 {
+                        route: route.to_owned(),
+                        share: parse_share(share)?,
+                    })
                 })
                 .ok_or_else(|| bad("a path and a share such as /jobs:0.2 after '='")),
             "html" => bare(Self::Html),
             "html-error" => bare(Self::HtmlError),
             "login-refused" => bare(Self::LoginRefused),
-            _ => Err(BugError::Unknown { name: name.to_owned() }),
+            _ => Err(BugError::Unknown {
+                name: name.to_owned(),
+            }),
         }
     }
 }
@@ -230,7 +237,9 @@ fn known() -> String {
 }
 
 fn parse_share(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|share| (0.0..=1.0).contains(share))
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
 }
 
 fn parse_span(text: &str) -> Option<Duration> {
@@ -245,7 +254,10 @@ fn parse_span(text: &str) -> Option<Duration> {
     };
     let number: f64 = number.parse().ok()?;
     // Whole microseconds, so that what is printed reads back as the same value.
-    let micros = Duration::try_from_secs_f64(number * seconds).ok()?.as_nanos().div_ceil(1000);
+    let micros = Duration::try_from_secs_f64(number * seconds)
+        .ok()?
+        .as_nanos()
+        .div_ceil(1000);
     u64::try_from(micros).ok().map(Duration::from_micros)
 }
 
@@ -269,9 +281,15 @@ mod tests {
 
     #[test]
     fn every_switch_reads_back_what_it_prints() {
-        let mut switches: Vec<String> =
-            Flaw::ALL.iter().map(|flaw| flaw.as_str().to_owned()).collect();
-        switches.extend(Flaw::ALL.iter().map(|flaw| format!("{}=0.25", flaw.as_str())));
+        let mut switches: Vec<String> = Flaw::ALL
+            .iter()
+            .map(|flaw| flaw.as_str().to_owned())
+            .collect();
+        switches.extend(
+            Flaw::ALL
+                .iter()
+                .map(|flaw| format!("{}=0.25", flaw.as_str())),
+        );
         switches.extend(
             [
                 "keys-void-after=5s",
@@ -297,8 +315,14 @@ mod tests {
 
     #[test]
     fn spans_take_fractions_and_minutes() {
-        assert_eq!("slow-fetch=1.5s".parse::<Bug>().unwrap().to_string(), "slow-fetch=1500ms");
-        assert_eq!("slow-fetch=2m".parse::<Bug>().unwrap().to_string(), "slow-fetch=120s");
+        assert_eq!(
+            "slow-fetch=1.5s".parse::<Bug>().unwrap().to_string(),
+            "slow-fetch=1500ms"
+        );
+        assert_eq!(
+            "slow-fetch=2m".parse::<Bug>().unwrap().to_string(),
+            "slow-fetch=120s"
+        );
     }
 
     #[test]
@@ -306,11 +330,22 @@ mod tests {
         let unknown = "no-such".parse::<Bug>().unwrap_err();
         assert!(unknown.to_string().contains("no-such") && unknown.to_string().contains("ghost"));
         for text in [
-            "stuck=2", "stuck=x", "html=1", "refuse=6s..3s", "refuse=3s", "slow-fetch", "slow-fetch=3",
-            "error-500=jobs:0.1", "error-500=/jobs", "vanish-after=-1s",
+            "stuck=2",
+            "stuck=x",
+            "html=1",
+            "refuse=6s..3s",
+            "refuse=3s",
+            "slow-fetch",
+            "slow-fetch=3",
+            "error-500=jobs:0.1",
+            "error-500=/jobs",
+            "vanish-after=-1s",
         ] {
             let refused = text.parse::<Bug>().unwrap_err();
-            assert!(matches!(refused, BugError::Parameter { .. }), "{text}: {refused}");
+            assert!(
+                matches!(refused, BugError::Parameter { .. }),
+                "{text}: {refused}"
+            );
         }
     }
 
@@ -318,7 +353,9 @@ mod tests {
     fn a_share_hits_that_share_of_the_jobs_and_always_the_same_ones() {
         let bug: Bug = "stuck=0.25".parse().unwrap();
         let hits = |seed| -> Vec<u64> {
-            (1..=2000).filter(|&pk| bug.flaw_of(seed, pk).is_some()).collect()
+            (1..=2000)
+                .filter(|&pk| bug.flaw_of(seed, pk).is_some())
+                .collect()
         };
         assert_eq!(hits(1), hits(1));
         assert_ne!(hits(1), hits(2));

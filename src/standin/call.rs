@@ -30,16 +30,30 @@ impl<S: Send + Sync> FromRequest<S> for Call {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Reply> {
         let (head, body) = request.into_parts();
-        let query = Query::try_from_uri(&head.uri).map(|Query(pairs)| pairs).unwrap_or_default();
-        let cookies: Vec<&str> =
-            head.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).collect();
+        let query = Query::try_from_uri(&head.uri)
+            .map(|Query(pairs)| pairs)
+            .unwrap_or_default();
+        let cookies: Vec<&str> = head
+            .headers
+            .get_all(COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
         let cookies = cookies.join("; ");
-        let arrived_us = head.extensions.get::<Arrived>().map_or_else(now_us, |arrived| arrived.0);
+        let arrived_us = head
+            .extensions
+            .get::<Arrived>()
+            .map_or_else(now_us, |arrived| arrived.0);
         let body = axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|_| {
             let text = "The data value transmitted exceeds the capacity limit.";
             Reply::framework(StatusCode::PAYLOAD_TOO_LARGE, text)
         })?;
-        Ok(Self { arrived_us, body, query, cookies })
+        Ok(Self {
+            arrived_us,
+            body,
+            query,
+            cookies,
+        })
     }
 }
 
@@ -55,19 +69,31 @@ impl Call {
 
     /// The value of a query parameter, the first one if repeated.
     pub(super) fn param(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.query
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether some parameter is not among these.
     pub(super) fn unknown_param(&self, known: &[&str]) -> Option<&str> {
-        self.query.iter().map(|(key, _)| key.as_str()).find(|key| !known.contains(key))
+        self.query
+            .iter()
+            .map(|(key, _)| key.as_str())
+            .find(|key| !known.contains(key))
     }
 
     /// Refuses parameters that are not among these.
     pub(super) fn only_params(&self, known: &[&str]) -> Result<(), Reply> {
-        let Some(unknown) = self.unknown_param(known) else { return Ok(()) };
+        let Some(unknown) = self.unknown_param(known) else {
+            return Ok(());
+        };
         let content = Map::from_iter([(unknown.to_owned(), Value::from(vec!["Unknown field."]))]);
-        Err(Reply::with(StatusCode::BAD_REQUEST, "Wrong parameters", content))
+        Err(Reply::with(
+            StatusCode::BAD_REQUEST,
+            "Wrong parameters",
+            content,
+        ))
     }
 
     /// The `job_id`; without one the target raises.
@@ -87,7 +113,11 @@ impl Call {
     /// The same, but an empty object is none.
     pub(super) fn filled_object(&self) -> Result<Map<String, Value>, Reply> {
         let object = self.object()?;
-        if object.is_empty() { Err(Reply::bad_request("No JSON in body")) } else { Ok(object) }
+        if object.is_empty() {
+            Err(Reply::bad_request("No JSON in body"))
+        } else {
+            Ok(object)
+        }
     }
 }
 
@@ -107,5 +137,8 @@ pub(super) fn require_keys(object: &Map<String, Value>, keys: &[&str]) -> Result
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Reply::bad_request(&format!("Missing keys in JSON payload: {{{}}}", missing.join(", "))))
+    Err(Reply::bad_request(&format!(
+        "Missing keys in JSON payload: {{{}}}",
+        missing.join(", ")
+    )))
 }

@@ -47,7 +47,6 @@ pub(super) enum PollRoute {
 /// What a submit asked for, as far as the server keeps it.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
-    pub(super) title: String,
     pub(super) sim_type: String,
     pub(super) editor: bool,
     /// Names of the outputs an editor project wants, in its order.
@@ -215,9 +214,9 @@ pub(super) struct Task {
     requested: u64,
     simulated: u64,
     estimated_seconds: u64,
-    start_time: Option<String>,
-    end_time: Option<String>,
-    last_update: String,
+    start_us: Option<u64>,
+    end_us: Option<u64>,
+    updated_us: u64,
 }
 
 /// A worker's `update_dict`, its values still to be checked.
@@ -235,9 +234,9 @@ impl Task {
             requested,
             simulated: 0,
             estimated_seconds: 0,
-            start_time: None,
-            end_time: None,
-            last_update: clock::in_reply(now_us),
+            start_us: None,
+            end_us: None,
+            updated_us: now_us,
         }
     }
 
@@ -257,7 +256,11 @@ impl Task {
             None => Ok(None),
             Some(text) => clock::from_post(text).map(Some).ok_or(BadUpdate),
         };
-        let (state, start, end) = (text("task_state")?, moment("start_time")?, moment("end_time")?);
+        let (state, start, end) = (
+            text("task_state")?,
+            moment("start_time")?,
+            moment("end_time")?,
+        );
         let (requested, simulated) = (count("requested_primaries")?, count("simulated_primaries")?);
         let estimated = count("estimated_time")?;
 
@@ -267,14 +270,11 @@ impl Task {
         if simulated > 0 {
             self.simulated = simulated;
         }
-        if let Some(start) = start.filter(|_| self.start_time.is_none()) {
-            self.start_time = Some(clock::in_reply(start));
-        }
-        if let Some(end) = end.filter(|_| self.end_time.is_none()) {
-            self.end_time = Some(clock::in_reply(end));
+        self.start_us = self.start_us.or(start);
+        self.end_us = self.end_us.or(end);
+        if self.end_us.is_some() {
             self.estimated_seconds = 0;
-        }
-        if self.end_time.is_none() && estimated > 0 {
+        } else if estimated > 0 {
             self.estimated_seconds = estimated;
         }
         if let Some(state) = state {
@@ -283,15 +283,20 @@ impl Task {
                 self.simulated = self.requested;
             }
         }
-        self.last_update = clock::in_reply(clock::now_us());
+        self.updated_us = clock::now_us();
         Ok(())
     }
 
     /// Appends the task as polls show it: keys sorted, unset ones absent.
     pub(super) fn write(&self, out: &mut String) {
+        let moment = |out: &mut String, key: &str, micros: u64| {
+            out.push_str(key);
+            clock::write_reply(out, micros);
+            out.push_str("\",");
+        };
         out.push('{');
-        if let Some(end) = &self.end_time {
-            out.push_str(&format!("\"end_time\":\"{end}\","));
+        if let Some(end) = self.end_us {
+            moment(out, "\"end_time\":\"", end);
         }
         if self.estimated_seconds > 0 {
             let (minutes, seconds) = (self.estimated_seconds / 60, self.estimated_seconds % 60);
@@ -301,12 +306,13 @@ impl Task {
                 minutes % 60
             ));
         }
+        moment(out, "\"last_update_time\":\"", self.updated_us);
         out.push_str(&format!(
-            "\"last_update_time\":\"{}\",\"requested_primaries\":{},\"simulated_primaries\":{},",
-            self.last_update, self.requested, self.simulated
+            "\"requested_primaries\":{},\"simulated_primaries\":{},",
+            self.requested, self.simulated
         ));
-        if let Some(start) = &self.start_time {
-            out.push_str(&format!("\"start_time\":\"{start}\","));
+        if let Some(start) = self.start_us {
+            moment(out, "\"start_time\":\"", start);
         }
         let state = serde_json::Value::from(self.state.as_str());
         out.push_str(&format!("\"task_id\":{},\"task_state\":{state}}}", self.pk));

@@ -6,7 +6,9 @@
 //! runtime, and its internal workers post over real loopback HTTP.
 //!
 //! It is not the target: nothing is stored on disk, nothing is simulated, and the costs
-//! of a real database and broker are absent.
+//! of a real database and broker are absent. Memory: results are kept for the last
+//! [`Config::kept_results`] jobs (1 MB each), inputs are shared, and a row with its truth
+//! stays for ever (about 2 kB for a job of 8 tasks).
 //!
 //! ```no_run
 //! use springtide::standin::{Config, StandIn};
@@ -121,7 +123,14 @@ impl StandIn {
             .unwrap_or_else(|_| Err(StandInError::Threads { source: died() }));
         let (addr, backend, poster) = outcome?;
         let (url, thread) = (url_of(addr), Some(thread));
-        Ok(Self { addr, url, backend, poster, stop, thread })
+        Ok(Self {
+            addr,
+            url,
+            backend,
+            poster,
+            stop,
+            thread,
+        })
     }
 
     /// The base URL, `http://127.0.0.1:PORT`.
@@ -145,7 +154,9 @@ impl StandIn {
     /// # Errors
     /// The URL is not of the form `http://host:port`.
     pub fn post_through(&self, url: &str) -> Result<(), StandInError> {
-        let bad = || StandInError::InternalUrl { url: url.to_owned() };
+        let bad = || StandInError::InternalUrl {
+            url: url.to_owned(),
+        };
         self.poster.redirect(url).ok_or_else(bad)
     }
 
@@ -178,18 +189,20 @@ fn run(
         .thread_name("stand-in")
         .enable_all()
         .build();
-    let outcome = built.map_err(|source| StandInError::Threads { source }).and_then(|runtime| {
-        let guard = runtime.enter();
-        let addr = config.listen;
-        let listener = server::listen(addr)
-            .and_then(|listener| Ok((listener.local_addr()?, listener)))
-            .map_err(|source| StandInError::Listen { addr, source })?;
-        let (addr, listener) = listener;
-        let url = config.internal_url.clone().unwrap_or_else(|| url_of(addr));
-        let poster = Poster::new(&url).ok_or(StandInError::InternalUrl { url })?;
-        drop(guard);
-        Ok((runtime, addr, listener, Arc::new(poster)))
-    });
+    let outcome = built
+        .map_err(|source| StandInError::Threads { source })
+        .and_then(|runtime| {
+            let guard = runtime.enter();
+            let addr = config.listen;
+            let listener = server::listen(addr)
+                .and_then(|listener| Ok((listener.local_addr()?, listener)))
+                .map_err(|source| StandInError::Listen { addr, source })?;
+            let (addr, listener) = listener;
+            let url = config.internal_url.clone().unwrap_or_else(|| url_of(addr));
+            let poster = Poster::new(&url).ok_or(StandInError::InternalUrl { url })?;
+            drop(guard);
+            Ok((runtime, addr, listener, Arc::new(poster)))
+        });
     let (runtime, addr, listener, poster) = match outcome {
         Ok(parts) => parts,
         Err(error) => {

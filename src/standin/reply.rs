@@ -42,16 +42,29 @@ impl Reply {
 
     /// A finished JSON body, newline included.
     pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self { status, kind: JSON, body: body.into(), cookies: Vec::new() }
+        Self {
+            status,
+            kind: JSON,
+            body: body.into(),
+            cookies: Vec::new(),
+        }
     }
 
     /// The framework's reply: a space after the colon, and no escaping.
     pub(super) fn framework(status: StatusCode, message: &str) -> Self {
-        Self::json(status, format!("{{\"message\": {}}}\n", Value::from(message)))
+        Self::json(
+            status,
+            format!("{{\"message\": {}}}\n", Value::from(message)),
+        )
     }
 
     pub(super) fn html(status: StatusCode, page: &'static str) -> Self {
-        Self { status, kind: HTML, body: Bytes::from_static(page.as_bytes()), cookies: Vec::new() }
+        Self {
+            status,
+            kind: HTML,
+            body: Bytes::from_static(page.as_bytes()),
+            cookies: Vec::new(),
+        }
     }
 
     pub(super) fn ok(message: &str) -> Self {
@@ -138,7 +151,10 @@ mod tests {
             text(&reply),
             "{\"message\":\"Missing keys in JSON payload: {&#x27;password&#x27;}\"}\n"
         );
-        let content = json!({"refresh_exp": 2, "access_exp": 1}).as_object().unwrap().clone();
+        let content = json!({"refresh_exp": 2, "access_exp": 1})
+            .as_object()
+            .unwrap()
+            .clone();
         let reply = Reply::with(StatusCode::ACCEPTED, "Successfully logged in", content);
         assert_eq!(
             text(&reply),
@@ -148,6 +164,9 @@ mod tests {
 
     #[test]
     fn the_framework_leaves_a_space() {
-        assert_eq!(text(&Reply::server_error()), "{\"message\": \"Internal Server Error\"}\n");
+        assert_eq!(
+            text(&Reply::server_error()),
+            "{\"message\": \"Internal Server Error\"}\n"
+        );
     }
 }

@@ -47,7 +47,11 @@ impl Store {
         }
         let id = self.users.len() as u64 + 1;
         let password = Sha256::digest(password).into();
-        self.users.push(User { id, name: name.to_owned(), password });
+        self.users.push(User {
+            id,
+            name: name.to_owned(),
+            password,
+        });
         self.user_ids.insert(name.to_owned(), id);
         Some(())
     }
@@ -100,7 +104,9 @@ impl Store {
 
     /// The row with this key, unless it was deleted.
     pub(super) fn by_pk(&mut self, pk: u64) -> Option<&mut Job> {
-        let job = self.jobs.get_mut(usize::try_from(pk).ok()?.checked_sub(1)?)?;
+        let job = self
+            .jobs
+            .get_mut(usize::try_from(pk).ok()?.checked_sub(1)?)?;
         (!job.deleted).then_some(job)
     }
 
@@ -126,7 +132,9 @@ impl Store {
     /// The rows of a user, oldest first.
     pub(super) fn jobs_of(&self, user: u64) -> impl Iterator<Item = &Job> {
         let pks = self.by_owner.get(&user).map_or(&[][..], Vec::as_slice);
-        let rows = pks.iter().filter_map(|pk| self.jobs.get(usize::try_from(*pk - 1).ok()?));
+        let rows = pks
+            .iter()
+            .filter_map(|pk| self.jobs.get(usize::try_from(*pk - 1).ok()?));
         rows.filter(|job| !job.deleted && !job.has(Flaw::LoseJob))
     }
 

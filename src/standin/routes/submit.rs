@@ -22,8 +22,14 @@ use crate::timeline::JobState;
 
 pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
     let user = backend.user(&call)?;
-    let Submission { mut request, tasks, primaries_per_task, raises } =
-        Submission::read(&call.filled_object()?)?;
+    let submission = Submission::read(&call.filled_object()?)?;
+    let Submission {
+        title,
+        mut request,
+        tasks,
+        primaries_per_task,
+        raises,
+    } = submission;
     let (work, job_id) = {
         let mut store = backend.store();
         store.submitted += 1;
@@ -31,7 +37,15 @@ pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> A
         let flaws = backend.config.flaws_of(store.next_pk());
         let zombie = raises || flaws.contains(&Flaw::Ghost);
         let twice = flaws.contains(&Flaw::DuplicateJob) && !zombie;
-        let mut row = NewRow { backend: &backend, user: &user, request, flaws, arrived: call.arrived_us };
+        let (backend, user, arrived_us) = (&*backend, &user, call.arrived_us);
+        let mut row = NewRow {
+            backend,
+            user,
+            title,
+            request,
+            flaws,
+            arrived_us,
+        };
         if zombie {
             row.insert(&mut store, None);
             return Err(Reply::server_error());
@@ -42,7 +56,14 @@ pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> A
         if twice {
             work.extend(row.insert(&mut store, shape).1.tasks());
         }
-        (if row.flaws.contains(&Flaw::LoseJob) { Vec::new() } else { work }, job_id)
+        (
+            if row.flaws.contains(&Flaw::LoseJob) {
+                Vec::new()
+            } else {
+                work
+            },
+            job_id,
+        )
     };
     backend.publish(work);
     let content = Map::from_iter([("job_id".to_owned(), Value::from(job_id))]);
@@ -53,9 +74,10 @@ pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> A
 struct NewRow<'a> {
     backend: &'a Backend,
     user: &'a User,
+    title: String,
     request: Request,
     flaws: Vec<Flaw>,
-    arrived: u64,
+    arrived_us: u64,
 }
 
 impl NewRow<'_> {
@@ -67,7 +89,11 @@ impl NewRow<'_> {
         let (tasks, primaries) = shape.unwrap_or_default();
         let first = store.take_task_pks(tasks);
         let rows = (0..tasks as u64).map(|index| Task::pending(first + index, primaries, now));
-        let state = if shape.is_some() { JobState::Pending } else { JobState::Unknown };
+        let state = if shape.is_some() {
+            JobState::Pending
+        } else {
+            JobState::Unknown
+        };
         let revoke = CancellationToken::new();
         let chord = Chord::new(
             &self.backend.config,
@@ -80,12 +106,12 @@ impl NewRow<'_> {
         );
         let truth = JobTruth {
             job_id: job_id.clone(),
-            title: self.request.title.clone(),
+            title: self.title.clone(),
             username: self.user.name.clone(),
             simulation_id: pk,
             tasks,
             flaws: self.flaws.clone(),
-            submitted_us: self.arrived,
+            submitted_us: self.arrived_us,
             accepted_us: shape.map(|_| now_us()),
             running_us: None,
             tasks_done_us: None,
@@ -119,7 +145,13 @@ impl NewRow<'_> {
         let bits = (u128::from(half(0)) << 64) | u128::from(half(1));
         let bits = bits & !(0xf << 76) & !(0b11 << 62) | (0x4 << 76) | (0b10 << 62);
         let hex = format!("{bits:032x}");
-        let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+        let (a, b, c, d, e) = (
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..],
+        );
         format!("{}-{a}-{b}-{c}-{d}-{e}DIRECT", in_job_id(now))
     }
 }

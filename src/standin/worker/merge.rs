@@ -1,5 +1,7 @@
 //! The merge of a job: its states, the average of its tasks, the post of the results.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -10,13 +12,12 @@ use crate::standin::config::Config;
 use crate::standin::estimators::Estimators;
 
 /// Posts a state of the job.
-pub(super) async fn announce(
-    poster: &Poster,
-    chord: &Chord,
-    state: &str,
-) -> Result<(), PostError> {
+pub(super) async fn announce(poster: &Poster, chord: &Chord, state: &str) -> Result<(), PostError> {
     let body = json!({"job_state": state, "sim_id": chord.simulation, "update_key": chord.key});
-    poster.post("/jobs", Bytes::from(body.to_string())).await.map(|_| ())
+    poster
+        .post("/jobs", Bytes::from(body.to_string()))
+        .await
+        .map(|_| ())
 }
 
 /// Averages and posts; with no task left to average, nothing more is heard of the job (8-D).
@@ -25,23 +26,26 @@ pub(super) async fn announce(
 /// then costs no memory, and the average does not depend on the order in which tasks end.
 pub(super) async fn run(
     config: &Config,
-    poster: &std::sync::Arc<Poster>,
+    poster: &Arc<Poster>,
     chord: &Chord,
 ) -> Result<(), PostError> {
     tokio::time::sleep(config.merge_delay).await;
     let survivors = chord.fails.iter().enumerate().filter(|(_, fails)| !**fails);
-    let seeds: Vec<u64> =
-        survivors.map(|(index, _)| config.seed_of_task(chord.simulation, index)).collect();
+    let seeds: Vec<u64> = survivors
+        .map(|(index, _)| config.seed_of_task(chord.simulation, index))
+        .collect();
     let (simulation, key, outputs) = (chord.simulation, chord.key.clone(), chord.outputs.clone());
     let merge = move || {
         let merged = Estimators::average(seeds.into_iter().map(Estimators::generate))?;
         Some(merged.results_post(simulation, &key, &outputs))
     };
-    let Ok(Some(body)) = tokio::task::spawn_blocking(merge).await else { return Ok(()) };
+    let Ok(Some(body)) = tokio::task::spawn_blocking(merge).await else {
+        return Ok(());
+    };
     let body = Bytes::from(body);
     let mut posts = JoinSet::new();
     for _ in 0..chord.results_posts {
-        let (poster, body) = (std::sync::Arc::clone(poster), body.clone());
+        let (poster, body) = (Arc::clone(poster), body.clone());
         posts.spawn(async move { poster.post("/results", body).await });
     }
     while let Some(posted) = posts.join_next().await {

@@ -16,7 +16,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::backend::Backend;
 use super::bug::Flaw;
 use super::config::Config;
 use super::job::Request;
@@ -83,7 +82,8 @@ impl Chord {
         revoke: CancellationToken,
     ) -> Arc<Self> {
         let (tasks, primaries) = shape;
-        let all_fail = Backend::all_fail(flaws) || primaries == 0;
+        let doomed = |flaw: &Flaw| matches!(flaw, Flaw::AllFailed | Flaw::AllFailedStuck);
+        let all_fail = flaws.iter().any(doomed) || primaries == 0;
         Arc::new(Self {
             simulation,
             key,
@@ -95,8 +95,14 @@ impl Chord {
                 _ => Program::Unknown,
             },
             stuck: flaws.contains(&Flaw::Stuck),
-            results_posts: if flaws.contains(&Flaw::DuplicateResults) { 3 } else { 1 },
-            fails: (0..tasks).map(|index| all_fail || config.fails(simulation, index)).collect(),
+            results_posts: if flaws.contains(&Flaw::DuplicateResults) {
+                3
+            } else {
+                1
+            },
+            fails: (0..tasks)
+                .map(|index| all_fail || config.fails(simulation, index))
+                .collect(),
             merges: !flaws.contains(&Flaw::AllFailed),
             left: AtomicUsize::new(tasks),
             revoke,
@@ -105,7 +111,9 @@ impl Chord {
 
     /// The tasks, ready for the queue.
     pub(super) fn tasks(self: &Arc<Self>) -> Vec<Work> {
-        (0..self.fails.len()).map(|index| Work::Task(Arc::clone(self), index)).collect()
+        (0..self.fails.len())
+            .map(|index| Work::Task(Arc::clone(self), index))
+            .collect()
     }
 }
 
@@ -127,7 +135,11 @@ impl Workers {
         stop: &CancellationToken,
     ) {
         let slots = config.slots.max(1);
-        let workers = Arc::new(Self { config, poster, queue: queue.0 });
+        let workers = Arc::new(Self {
+            config,
+            poster,
+            queue: queue.0,
+        });
         let inbox = Arc::new(Mutex::new(queue.1));
         for _ in 0..slots {
             let work = Arc::clone(&workers).work(Arc::clone(&inbox));
