@@ -318,3 +318,192 @@ impl Task {
         out.push_str(&format!("\"task_id\":{},\"task_state\":{state}}}", self.pk));
     }
 }
+
+#[cfg(test)]
+impl Job {
+    /// A row as a submit leaves it.
+    pub(super) fn sample(pk: u64, tasks: usize) -> Self {
+        let (state, now) = (JobState::Pending, clock::now_us());
+        Self {
+            owner: 1,
+            request: Request {
+                sim_type: "shieldhit".to_owned(),
+                editor: false,
+                outputs: Vec::new(),
+                inputs: Bytes::new(),
+            },
+            state: State::Known(state),
+            tasks: (0..tasks as u64)
+                .map(|i| Task::pending(i + 1, 10, now))
+                .collect(),
+            start_us: now,
+            end_us: None,
+            results: None,
+            logfiles: None,
+            fetched: false,
+            deleted: false,
+            revoke: CancellationToken::new(),
+            truth: JobTruth {
+                job_id: format!("job-{pk}"),
+                title: String::new(),
+                username: "u".to_owned(),
+                simulation_id: pk,
+                tasks,
+                flaws: Vec::new(),
+                submitted_us: now,
+                accepted_us: Some(now),
+                running_us: None,
+                tasks_done_us: None,
+                merging_queued_us: None,
+                merging_running_us: None,
+                completed_us: None,
+                ended_us: None,
+                final_state: state,
+                results_posts: 0,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::{BadUpdate, Job, PollRoute, State, TaskUpdate};
+    use crate::timeline::JobState;
+
+    fn update(value: serde_json::Value) -> TaskUpdate {
+        value.as_object().unwrap().clone()
+    }
+
+    fn post(job: &mut Job, index: usize, value: serde_json::Value) {
+        job.update_task(index, update(value)).unwrap().unwrap();
+    }
+
+    fn shown(job: &Job) -> serde_json::Value {
+        let mut out = String::new();
+        job.tasks[0].write(&mut out);
+        serde_json::from_str(&out).unwrap()
+    }
+
+    #[rstest]
+    #[case(["PENDING", "PENDING"], "PENDING")]
+    #[case(["FAILED", "FAILED"], "FAILED")]
+    #[case(["RUNNING", "PENDING"], "RUNNING")]
+    #[case(["FAILED", "RUNNING"], "RUNNING")]
+    #[case(["COMPLETED", "PENDING"], "PENDING")]
+    #[case(["COMPLETED", "COMPLETED"], "PENDING")]
+    #[case(["FAILED", "COMPLETED"], "PENDING")]
+    #[case(["BANANA", "PENDING"], "PENDING")]
+    fn a_poll_derives(#[case] tasks: [&str; 2], #[case] expected: &str) {
+        let mut job = Job::sample(1, 2);
+        for (index, state) in tasks.into_iter().enumerate() {
+            post(&mut job, index, json!({ "task_state": state }));
+        }
+        assert_eq!(job.state.as_str(), "PENDING", "only a poll moves the job");
+        job.poll(PollRoute::Jobs);
+        assert_eq!(job.state.as_str(), expected);
+    }
+
+    #[rstest]
+    #[case("MERGING_QUEUED", PollRoute::Jobs, "MERGING_QUEUED")]
+    #[case("MERGING_RUNNING", PollRoute::Jobs, "MERGING_RUNNING")]
+    #[case("MERGING_RUNNING", PollRoute::Direct, "FAILED")]
+    #[case("COMPLETED", PollRoute::Direct, "COMPLETED")]
+    #[case("CANCELED", PollRoute::Jobs, "CANCELED")]
+    #[case("UNKNOWN", PollRoute::Jobs, "UNKNOWN")]
+    #[case("BANANA", PollRoute::Jobs, "FAILED")]
+    fn a_poll_leaves_what_it_must(
+        #[case] stored: &str,
+        #[case] route: PollRoute,
+        #[case] expected: &str,
+    ) {
+        let mut job = Job::sample(1, 1);
+        post(&mut job, 0, json!({"task_state": "FAILED"}));
+        job.enter(State::named(stored));
+        job.poll(route);
+        assert_eq!(job.state.as_str(), expected);
+    }
+
+    #[test]
+    fn terminal_states_stay_and_others_may_go_back() {
+        let mut job = Job::sample(1, 1);
+        assert!(job.enter(State::Known(JobState::MergingRunning)));
+        assert!(
+            job.enter(State::Known(JobState::Pending)),
+            "backwards is allowed"
+        );
+        assert!(job.complete());
+        let completed = job.truth.completed_us;
+        assert!(!job.enter(State::Known(JobState::Running)));
+        assert!(!job.complete());
+        assert_eq!(job.state, State::Known(JobState::Completed));
+        assert_eq!((job.truth.completed_us, job.end_us), (completed, completed));
+    }
+
+    #[test]
+    fn updates_follow_the_contract() {
+        let mut job = Job::sample(1, 1);
+        post(
+            &mut job,
+            0,
+            json!({"start_time": "2026-11-22 22:00:00.5", "unknown": 1}),
+        );
+        post(
+            &mut job,
+            0,
+            json!({"start_time": "2026-11-22 23:00:00.5", "simulated_primaries": 0}),
+        );
+        assert_eq!(
+            shown(&job)["start_time"],
+            "Sun, 22 Nov 2026 22:00:00 GMT",
+            "the first wins"
+        );
+        post(&mut job, 0, json!({"estimated_time": 3725}));
+        let estimated = json!({"hours": 1, "minutes": 2, "seconds": 5});
+        assert_eq!(shown(&job)["estimated_time"], estimated);
+        let end = "2026-11-22 22:00:09.1";
+        post(
+            &mut job,
+            0,
+            json!({"end_time": end, "task_state": "COMPLETED"}),
+        );
+        assert_eq!(shown(&job)["simulated_primaries"], 10);
+        assert_eq!(shown(&job).get("estimated_time"), None);
+        post(&mut job, 0, json!({"task_state": "RUNNING"}));
+        assert_eq!(
+            shown(&job)["task_state"],
+            "COMPLETED",
+            "a late update is ignored"
+        );
+        assert!(job.truth.tasks_done_us.is_some() && job.truth.running_us.is_none());
+    }
+
+    #[test]
+    fn bad_updates_change_nothing() {
+        let mut job = Job::sample(1, 1);
+        for bad in [
+            json!({"task_state": 1}),
+            json!({"task_state": "RUNNING", "start_time": "2026-11-22 22:00:00"}),
+            json!({"task_state": "RUNNING", "simulated_primaries": "7"}),
+        ] {
+            assert_eq!(job.update_task(0, update(bad)), Some(Err(BadUpdate)));
+        }
+        assert_eq!(job.update_task(1, TaskUpdate::new()), None);
+        assert!(job.tasks[0].state.is(JobState::Pending));
+    }
+
+    #[test]
+    fn the_truth_notes_the_first_running_task_only() {
+        let mut job = Job::sample(1, 2);
+        post(&mut job, 0, json!({"task_state": "RUNNING"}));
+        let first = job.truth.running_us;
+        post(&mut job, 1, json!({"task_state": "RUNNING"}));
+        assert!(first.is_some() && job.truth.running_us == first);
+        let mut late = Job::sample(2, 1);
+        late.enter(State::Known(JobState::MergingQueued));
+        post(&mut late, 0, json!({"task_state": "RUNNING"}));
+        assert_eq!(late.truth.running_us, None, "no poll would show it");
+    }
+}
