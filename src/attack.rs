@@ -55,6 +55,8 @@ impl From<g::GooseError> for AttackError {
 /// One load thread.
 struct Lane {
     orders: watch::Sender<Order>,
+    /// Why the thread has ended, once it has.
+    ended: watch::Receiver<Option<String>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -102,7 +104,16 @@ impl Driver for Attack {
             let (run, recorder) = (Arc::clone(&run), Arc::clone(recorder));
             lane.orders.send_replace(Order::Take(Part { run, recorder, through: Arc::clone(&through) }));
         }
-        through.full().await;
+        let broken = self.lanes.iter().map(|lane| {
+            let mut ended = lane.ended.clone();
+            Box::pin(async move { ended.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()) })
+        });
+        tokio::select! {
+            () = through.full() => {}
+            (why, ..) = futures_util::future::select_all(broken) => {
+                run.fail(why.unwrap_or_else(|| "a load thread broke down".into()));
+            }
+        }
     }
 }
 
@@ -131,17 +142,20 @@ impl Lane {
                 live(user, subscribe(&orders))
             }
         })?;
+        let (end, ended) = watch::channel(None);
         let pulse = pulse(subscribe(&orders), Arc::downgrade(kit));
         let thread = thread::Builder::new().name(format!("load-{lane}")).spawn(move || {
             runtime.block_on(async {
                 let pulse = tokio::spawn(pulse);
-                if let Err(e) = attack.execute().await {
-                    tracing::error!("goose: {e}");
-                }
+                let why = match attack.execute().await {
+                    Ok(_) => "goose ended the users".to_owned(),
+                    Err(e) => format!("goose: {e:?}"),
+                };
+                end.send_replace(Some(why));
                 let _ = pulse.await;
             });
         })?;
-        Ok(Self { orders, thread: Some(thread) })
+        Ok(Self { orders, ended, thread: Some(thread) })
     }
 }
 

@@ -16,6 +16,9 @@ use crate::{
 /// Time between two frames.
 const FRAME: Duration = Duration::from_secs(1);
 
+/// How long users may take to come to an end when the run is over.
+const LAST_GRACE: Duration = Duration::from_secs(5);
+
 /// One worker of a run.
 #[derive(Debug)]
 pub struct Worker<P, D> {
@@ -104,7 +107,8 @@ impl<P: Plane, D: Driver> Worker<P, D> {
                             run.stop.cancel();
                             // It is for `serve` to read again.
                             *index -= 1;
-                            let _ = (&mut drive).await;
+                            // Users that do not come back in time are left to the end of the process.
+                            let _ = tokio::time::timeout(LAST_GRACE, &mut drive).await;
                             break;
                         }
                         _ => {}

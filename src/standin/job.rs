@@ -47,7 +47,10 @@ pub(super) enum PollRoute {
 /// What a submit asked for, as far as the server keeps it.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
+<<<<<<< HEAD
     pub(super) title: String,
+=======
+>>>>>>> standin
     pub(super) sim_type: String,
     pub(super) editor: bool,
     /// Names of the outputs an editor project wants, in its order.
@@ -123,7 +126,13 @@ impl Job {
     pub(super) fn poll(&mut self, route: PollRoute) -> bool {
         let settled = match &self.state {
             State::Known(JobState::Completed | JobState::Failed) => true,
+<<<<<<< HEAD
             State::Known(JobState::MergingQueued | JobState::MergingRunning) => route == PollRoute::Jobs,
+=======
+            State::Known(JobState::MergingQueued | JobState::MergingRunning) => {
+                route == PollRoute::Jobs
+            }
+>>>>>>> standin
             State::Known(JobState::Unknown) => route == PollRoute::Jobs,
             _ => false,
         };
@@ -146,7 +155,15 @@ impl Job {
     ///
     /// # Errors
     /// The update has a value of the wrong kind; nothing was changed.
+<<<<<<< HEAD
     pub(super) fn update_task(&mut self, index: usize, update: TaskUpdate) -> Option<Result<(), BadUpdate>> {
+=======
+    pub(super) fn update_task(
+        &mut self,
+        index: usize,
+        update: TaskUpdate,
+    ) -> Option<Result<(), BadUpdate>> {
+>>>>>>> standin
         let task = self.tasks.get_mut(index)?;
         if let Err(bad) = task.apply(update) {
             return Some(Err(bad));
@@ -209,9 +226,15 @@ pub(super) struct Task {
     requested: u64,
     simulated: u64,
     estimated_seconds: u64,
+<<<<<<< HEAD
     start_time: Option<String>,
     end_time: Option<String>,
     last_update: String,
+=======
+    start_us: Option<u64>,
+    end_us: Option<u64>,
+    updated_us: u64,
+>>>>>>> standin
 }
 
 /// A worker's `update_dict`, its values still to be checked.
@@ -229,9 +252,15 @@ impl Task {
             requested,
             simulated: 0,
             estimated_seconds: 0,
+<<<<<<< HEAD
             start_time: None,
             end_time: None,
             last_update: clock::in_reply(now_us),
+=======
+            start_us: None,
+            end_us: None,
+            updated_us: now_us,
+>>>>>>> standin
         }
     }
 
@@ -251,7 +280,15 @@ impl Task {
             None => Ok(None),
             Some(text) => clock::from_post(text).map(Some).ok_or(BadUpdate),
         };
+<<<<<<< HEAD
         let (state, start, end) = (text("task_state")?, moment("start_time")?, moment("end_time")?);
+=======
+        let (state, start, end) = (
+            text("task_state")?,
+            moment("start_time")?,
+            moment("end_time")?,
+        );
+>>>>>>> standin
         let (requested, simulated) = (count("requested_primaries")?, count("simulated_primaries")?);
         let estimated = count("estimated_time")?;
 
@@ -261,6 +298,7 @@ impl Task {
         if simulated > 0 {
             self.simulated = simulated;
         }
+<<<<<<< HEAD
         if let Some(start) = start.filter(|_| self.start_time.is_none()) {
             self.start_time = Some(clock::in_reply(start));
         }
@@ -269,6 +307,13 @@ impl Task {
             self.estimated_seconds = 0;
         }
         if self.end_time.is_none() && estimated > 0 {
+=======
+        self.start_us = self.start_us.or(start);
+        self.end_us = self.end_us.or(end);
+        if self.end_us.is_some() {
+            self.estimated_seconds = 0;
+        } else if estimated > 0 {
+>>>>>>> standin
             self.estimated_seconds = estimated;
         }
         if let Some(state) = state {
@@ -277,15 +322,30 @@ impl Task {
                 self.simulated = self.requested;
             }
         }
+<<<<<<< HEAD
         self.last_update = clock::in_reply(clock::now_us());
+=======
+        self.updated_us = clock::now_us();
+>>>>>>> standin
         Ok(())
     }
 
     /// Appends the task as polls show it: keys sorted, unset ones absent.
     pub(super) fn write(&self, out: &mut String) {
+<<<<<<< HEAD
         out.push('{');
         if let Some(end) = &self.end_time {
             out.push_str(&format!("\"end_time\":\"{end}\","));
+=======
+        let moment = |out: &mut String, key: &str, micros: u64| {
+            out.push_str(key);
+            clock::write_reply(out, micros);
+            out.push_str("\",");
+        };
+        out.push('{');
+        if let Some(end) = self.end_us {
+            moment(out, "\"end_time\":\"", end);
+>>>>>>> standin
         }
         if self.estimated_seconds > 0 {
             let (minutes, seconds) = (self.estimated_seconds / 60, self.estimated_seconds % 60);
@@ -295,14 +355,216 @@ impl Task {
                 minutes % 60
             ));
         }
+<<<<<<< HEAD
         out.push_str(&format!(
             "\"last_update_time\":\"{}\",\"requested_primaries\":{},\"simulated_primaries\":{},",
             self.last_update, self.requested, self.simulated
         ));
         if let Some(start) = &self.start_time {
             out.push_str(&format!("\"start_time\":\"{start}\","));
+=======
+        moment(out, "\"last_update_time\":\"", self.updated_us);
+        out.push_str(&format!(
+            "\"requested_primaries\":{},\"simulated_primaries\":{},",
+            self.requested, self.simulated
+        ));
+        if let Some(start) = self.start_us {
+            moment(out, "\"start_time\":\"", start);
+>>>>>>> standin
         }
         let state = serde_json::Value::from(self.state.as_str());
         out.push_str(&format!("\"task_id\":{},\"task_state\":{state}}}", self.pk));
     }
 }
+<<<<<<< HEAD
+=======
+
+#[cfg(test)]
+impl Job {
+    /// A row as a submit leaves it.
+    pub(super) fn sample(pk: u64, tasks: usize) -> Self {
+        let (state, now) = (JobState::Pending, clock::now_us());
+        Self {
+            owner: 1,
+            request: Request {
+                sim_type: "shieldhit".to_owned(),
+                editor: false,
+                outputs: Vec::new(),
+                inputs: Bytes::new(),
+            },
+            state: State::Known(state),
+            tasks: (0..tasks as u64)
+                .map(|i| Task::pending(i + 1, 10, now))
+                .collect(),
+            start_us: now,
+            end_us: None,
+            results: None,
+            logfiles: None,
+            fetched: false,
+            deleted: false,
+            revoke: CancellationToken::new(),
+            truth: JobTruth {
+                job_id: format!("job-{pk}"),
+                title: String::new(),
+                username: "u".to_owned(),
+                simulation_id: pk,
+                tasks,
+                flaws: Vec::new(),
+                submitted_us: now,
+                accepted_us: Some(now),
+                running_us: None,
+                tasks_done_us: None,
+                merging_queued_us: None,
+                merging_running_us: None,
+                completed_us: None,
+                ended_us: None,
+                final_state: state,
+                results_posts: 0,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::{BadUpdate, Job, PollRoute, State, TaskUpdate};
+    use crate::timeline::JobState;
+
+    fn update(value: serde_json::Value) -> TaskUpdate {
+        value.as_object().unwrap().clone()
+    }
+
+    fn post(job: &mut Job, index: usize, value: serde_json::Value) {
+        job.update_task(index, update(value)).unwrap().unwrap();
+    }
+
+    fn shown(job: &Job) -> serde_json::Value {
+        let mut out = String::new();
+        job.tasks[0].write(&mut out);
+        serde_json::from_str(&out).unwrap()
+    }
+
+    #[rstest]
+    #[case(["PENDING", "PENDING"], "PENDING")]
+    #[case(["FAILED", "FAILED"], "FAILED")]
+    #[case(["RUNNING", "PENDING"], "RUNNING")]
+    #[case(["FAILED", "RUNNING"], "RUNNING")]
+    #[case(["COMPLETED", "PENDING"], "PENDING")]
+    #[case(["COMPLETED", "COMPLETED"], "PENDING")]
+    #[case(["FAILED", "COMPLETED"], "PENDING")]
+    #[case(["BANANA", "PENDING"], "PENDING")]
+    fn a_poll_derives(#[case] tasks: [&str; 2], #[case] expected: &str) {
+        let mut job = Job::sample(1, 2);
+        for (index, state) in tasks.into_iter().enumerate() {
+            post(&mut job, index, json!({ "task_state": state }));
+        }
+        assert_eq!(job.state.as_str(), "PENDING", "only a poll moves the job");
+        job.poll(PollRoute::Jobs);
+        assert_eq!(job.state.as_str(), expected);
+    }
+
+    #[rstest]
+    #[case("MERGING_QUEUED", PollRoute::Jobs, "MERGING_QUEUED")]
+    #[case("MERGING_RUNNING", PollRoute::Jobs, "MERGING_RUNNING")]
+    #[case("MERGING_RUNNING", PollRoute::Direct, "FAILED")]
+    #[case("COMPLETED", PollRoute::Direct, "COMPLETED")]
+    #[case("CANCELED", PollRoute::Jobs, "CANCELED")]
+    #[case("UNKNOWN", PollRoute::Jobs, "UNKNOWN")]
+    #[case("BANANA", PollRoute::Jobs, "FAILED")]
+    fn a_poll_leaves_what_it_must(
+        #[case] stored: &str,
+        #[case] route: PollRoute,
+        #[case] expected: &str,
+    ) {
+        let mut job = Job::sample(1, 1);
+        post(&mut job, 0, json!({"task_state": "FAILED"}));
+        job.enter(State::named(stored));
+        job.poll(route);
+        assert_eq!(job.state.as_str(), expected);
+    }
+
+    #[test]
+    fn terminal_states_stay_and_others_may_go_back() {
+        let mut job = Job::sample(1, 1);
+        assert!(job.enter(State::Known(JobState::MergingRunning)));
+        assert!(
+            job.enter(State::Known(JobState::Pending)),
+            "backwards is allowed"
+        );
+        assert!(job.complete());
+        let completed = job.truth.completed_us;
+        assert!(!job.enter(State::Known(JobState::Running)));
+        assert!(!job.complete());
+        assert_eq!(job.state, State::Known(JobState::Completed));
+        assert_eq!((job.truth.completed_us, job.end_us), (completed, completed));
+    }
+
+    #[test]
+    fn updates_follow_the_contract() {
+        let mut job = Job::sample(1, 1);
+        post(
+            &mut job,
+            0,
+            json!({"start_time": "2026-11-22 22:00:00.5", "unknown": 1}),
+        );
+        post(
+            &mut job,
+            0,
+            json!({"start_time": "2026-11-22 23:00:00.5", "simulated_primaries": 0}),
+        );
+        assert_eq!(
+            shown(&job)["start_time"],
+            "Sun, 22 Nov 2026 22:00:00 GMT",
+            "the first wins"
+        );
+        post(&mut job, 0, json!({"estimated_time": 3725}));
+        let estimated = json!({"hours": 1, "minutes": 2, "seconds": 5});
+        assert_eq!(shown(&job)["estimated_time"], estimated);
+        let end = "2026-11-22 22:00:09.1";
+        post(
+            &mut job,
+            0,
+            json!({"end_time": end, "task_state": "COMPLETED"}),
+        );
+        assert_eq!(shown(&job)["simulated_primaries"], 10);
+        assert_eq!(shown(&job).get("estimated_time"), None);
+        post(&mut job, 0, json!({"task_state": "RUNNING"}));
+        assert_eq!(
+            shown(&job)["task_state"],
+            "COMPLETED",
+            "a late update is ignored"
+        );
+        assert!(job.truth.tasks_done_us.is_some() && job.truth.running_us.is_none());
+    }
+
+    #[test]
+    fn bad_updates_change_nothing() {
+        let mut job = Job::sample(1, 1);
+        for bad in [
+            json!({"task_state": 1}),
+            json!({"task_state": "RUNNING", "start_time": "2026-11-22 22:00:00"}),
+            json!({"task_state": "RUNNING", "simulated_primaries": "7"}),
+        ] {
+            assert_eq!(job.update_task(0, update(bad)), Some(Err(BadUpdate)));
+        }
+        assert_eq!(job.update_task(1, TaskUpdate::new()), None);
+        assert!(job.tasks[0].state.is(JobState::Pending));
+    }
+
+    #[test]
+    fn the_truth_notes_the_first_running_task_only() {
+        let mut job = Job::sample(1, 2);
+        post(&mut job, 0, json!({"task_state": "RUNNING"}));
+        let first = job.truth.running_us;
+        post(&mut job, 1, json!({"task_state": "RUNNING"}));
+        assert!(first.is_some() && job.truth.running_us == first);
+        let mut late = Job::sample(2, 1);
+        late.enter(State::Known(JobState::MergingQueued));
+        post(&mut late, 0, json!({"task_state": "RUNNING"}));
+        assert_eq!(late.truth.running_us, None, "no poll would show it");
+    }
+}
+>>>>>>> standin

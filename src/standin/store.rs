@@ -3,13 +3,20 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
+<<<<<<< HEAD
+=======
+use hyper::StatusCode;
+>>>>>>> standin
 use sha2::{Digest, Sha256};
 
 use super::bug::Flaw;
 use super::job::{Job, PollRoute, State};
 use super::reply::Reply;
 use crate::timeline::JobState;
+<<<<<<< HEAD
 use hyper::StatusCode;
+=======
+>>>>>>> standin
 
 /// How many different inputs are shared between jobs.
 const SHARED_INPUTS: usize = 64;
@@ -47,7 +54,15 @@ impl Store {
         }
         let id = self.users.len() as u64 + 1;
         let password = Sha256::digest(password).into();
+<<<<<<< HEAD
         self.users.push(User { id, name: name.to_owned(), password });
+=======
+        self.users.push(User {
+            id,
+            name: name.to_owned(),
+            password,
+        });
+>>>>>>> standin
         self.user_ids.insert(name.to_owned(), id);
         Some(())
     }
@@ -100,7 +115,13 @@ impl Store {
 
     /// The row with this key, unless it was deleted.
     pub(super) fn by_pk(&mut self, pk: u64) -> Option<&mut Job> {
+<<<<<<< HEAD
         let job = self.jobs.get_mut(usize::try_from(pk).ok()?.checked_sub(1)?)?;
+=======
+        let job = self
+            .jobs
+            .get_mut(usize::try_from(pk).ok()?.checked_sub(1)?)?;
+>>>>>>> standin
         (!job.deleted).then_some(job)
     }
 
@@ -114,7 +135,12 @@ impl Store {
     /// The row a client names, if it is there and theirs.
     pub(super) fn job_of(&mut self, user: u64, job_id: &str) -> Result<(u64, &mut Job), Reply> {
         let found = self.by_job_id(job_id);
+<<<<<<< HEAD
         let (pk, job) = found.ok_or_else(|| Reply::not_found("Job with provided ID does not exist"))?;
+=======
+        let (pk, job) =
+            found.ok_or_else(|| Reply::not_found("Job with provided ID does not exist"))?;
+>>>>>>> standin
         if job.owner != user {
             let text = "Job with provided ID does not belong to the user";
             return Err(Reply::message(StatusCode::FORBIDDEN, text));
@@ -125,7 +151,13 @@ impl Store {
     /// The rows of a user, oldest first.
     pub(super) fn jobs_of(&self, user: u64) -> impl Iterator<Item = &Job> {
         let pks = self.by_owner.get(&user).map_or(&[][..], Vec::as_slice);
+<<<<<<< HEAD
         let rows = pks.iter().filter_map(|pk| self.jobs.get(usize::try_from(*pk - 1).ok()?));
+=======
+        let rows = pks
+            .iter()
+            .filter_map(|pk| self.jobs.get(usize::try_from(*pk - 1).ok()?));
+>>>>>>> standin
         rows.filter(|job| !job.deleted && !job.has(Flaw::LoseJob))
     }
 
@@ -201,3 +233,89 @@ impl Store {
         }
     }
 }
+<<<<<<< HEAD
+=======
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::value::RawValue;
+
+    use super::Store;
+    use crate::standin::job::{Job, State};
+    use crate::standin::stored::Posted;
+    use crate::timeline::JobState;
+
+    fn with_jobs(count: u64) -> Store {
+        let mut store = Store::default();
+        for pk in 1..=count {
+            assert_eq!(store.next_pk(), pk);
+            store.insert(Job::sample(pk, 1));
+        }
+        store
+    }
+
+    fn finish(store: &mut Store, pk: u64, limit: usize) {
+        let none = RawValue::from_string("[]".to_owned()).unwrap();
+        let results = Posted::read(&none).unwrap().store(pk);
+        store.by_pk(pk).unwrap().results = Some(results);
+        store.complete(pk);
+        store.keep_results(pk, limit);
+    }
+
+    fn kept(store: &mut Store, count: u64) -> Vec<u64> {
+        (1..=count)
+            .filter(|pk| store.by_pk(*pk).is_some_and(|job| job.results.is_some()))
+            .collect()
+    }
+
+    #[test]
+    fn fetched_results_go_first_and_others_only_when_there_are_far_too_many() {
+        let mut store = with_jobs(9);
+        for pk in 1..=4 {
+            finish(&mut store, pk, 2);
+        }
+        assert_eq!(kept(&mut store, 9), [1, 2, 3, 4], "nobody has fetched them");
+        store.by_pk(2).unwrap().fetched = true;
+        finish(&mut store, 5, 2);
+        assert_eq!(kept(&mut store, 9), [1, 3, 4, 5]);
+        for pk in 6..=9 {
+            finish(&mut store, pk, 1);
+        }
+        assert_eq!(kept(&mut store, 9), [6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn jobs_in_flight_are_counted_once() {
+        let mut store = with_jobs(3);
+        store.complete(1);
+        store.complete(1);
+        store.enter(2, State::Known(JobState::Failed));
+        store.delete(2);
+        store.insert(Job::sample(4, 1));
+        assert_eq!((store.in_flight, store.in_flight_max), (2, 3));
+        store.cancel(3);
+        store.delete(4);
+        assert_eq!(store.in_flight, 0);
+        assert_eq!((store.all().len(), store.jobs_of(1).count()), (4, 2));
+    }
+
+    #[test]
+    fn equal_inputs_are_stored_once() {
+        let mut store = Store::default();
+        let first = store.share_input(Bytes::from("x".repeat(100)));
+        let second = store.share_input(Bytes::from("x".repeat(100)));
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        assert_ne!(store.share_input(Bytes::from("y")), first);
+    }
+
+    #[test]
+    fn names_are_taken_once_and_passwords_count() {
+        let mut store = Store::default();
+        assert!(store.register("a", "p").is_some());
+        assert!(store.register("a", "q").is_none());
+        assert!(store.login("a", "q").is_none() && store.login("b", "p").is_none());
+        assert_eq!(store.login("a", "p").map(|user| user.id), Some(1));
+    }
+}
+>>>>>>> standin
