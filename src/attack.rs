@@ -176,9 +176,7 @@ where
     config.no_scenario_metrics = true;
     config.no_print_metrics = true;
     config.no_error_summary = true;
-    config.no_reset_metrics = true;
     config.no_telnet = true;
-    config.no_websocket = true;
     let life: g::goose::TransactionFunction = Arc::new(move |user: &mut g::goose::GooseUser| {
         let life = life(u32::try_from(user.weighted_users_index).unwrap_or(u32::MAX));
         Box::pin(async move {

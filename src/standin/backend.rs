@@ -7,11 +7,7 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use tokio::sync::mpsc::UnboundedSender;
 
-<<<<<<< HEAD
-use super::bug::{Bug, Flaw};
-=======
 use super::bug::Bug;
->>>>>>> standin
 use super::call::Call;
 use super::clock::now_us;
 use super::config::Config;
@@ -45,16 +41,7 @@ impl Backend {
             store.register(name, password);
         }
         Self {
-<<<<<<< HEAD
             mint: Mint::new(config.seed, started_us, config.access_life, config.refresh_life),
-=======
-            mint: Mint::new(
-                config.seed,
-                started_us,
-                config.access_life,
-                config.refresh_life,
-            ),
->>>>>>> standin
             error_rolls: config.bugs.iter().map(|_| AtomicU64::new(0)).collect(),
             config,
             started: Instant::now(),
@@ -78,14 +65,7 @@ impl Backend {
     }
 
     pub(super) fn truth(&self) -> Truth {
-<<<<<<< HEAD
         let (client, worker) = (self.ledger.side(Side::Client), self.ledger.side(Side::Worker));
-=======
-        let (client, worker) = (
-            self.ledger.side(Side::Client),
-            self.ledger.side(Side::Worker),
-        );
->>>>>>> standin
         let store = self.store();
         Truth {
             started_us: self.started_us,
@@ -123,51 +103,24 @@ impl Backend {
         })?;
         // An update key carries no user: the target raises.
         let id = claims.sub.ok_or_else(Reply::server_error)?;
-<<<<<<< HEAD
         let user = id.parse().ok().and_then(|id| self.store().user(id).cloned());
-=======
-        let user = id
-            .parse()
-            .ok()
-            .and_then(|id| self.store().user(id).cloned());
->>>>>>> standin
         user.ok_or_else(|| forbidden("User not found"))
     }
 
     /// Whether `key` lets a worker write to simulation `pk`; checked after the row was found.
     pub(super) fn check_key(&self, key: &serde_json::Value, pk: u64) -> Result<(), Reply> {
         let invalid = || Reply::bad_request("Invalid update key");
-<<<<<<< HEAD
         let void = self
             .bugs()
             .any(|bug| matches!(bug, Bug::KeysVoidAfter(after) if self.started.elapsed() >= *after));
-=======
-        let void = self.bugs().any(
-            |bug| matches!(bug, Bug::KeysVoidAfter(after) if self.started.elapsed() >= *after),
-        );
->>>>>>> standin
         if void {
             return Err(invalid());
         }
         let key = key.as_str().ok_or_else(invalid)?;
-<<<<<<< HEAD
         let claims = self.mint.read_access(key, now_us()).map_err(|_| invalid())?;
         // A session token carries no simulation: the target raises.
         let of = claims.simulation_id.ok_or_else(Reply::server_error)?;
         if of == pk.to_string() { Ok(()) } else { Err(invalid()) }
-=======
-        let claims = self
-            .mint
-            .read_access(key, now_us())
-            .map_err(|_| invalid())?;
-        // A session token carries no simulation: the target raises.
-        let of = claims.simulation_id.ok_or_else(Reply::server_error)?;
-        if of == pk.to_string() {
-            Ok(())
-        } else {
-            Err(invalid())
-        }
->>>>>>> standin
     }
 
     pub(super) fn bugs(&self) -> impl Iterator<Item = &Bug> {
@@ -176,36 +129,12 @@ impl Backend {
 
     /// The extra time of `POST /results`.
     pub(super) fn slow_results(&self) -> Duration {
-<<<<<<< HEAD
         self.bugs().map(|bug| if let Bug::SlowResults(by) = bug { *by } else { Duration::ZERO }).sum()
-=======
-        self.bugs()
-            .map(|bug| {
-                if let Bug::SlowResults(by) = bug {
-                    *by
-                } else {
-                    Duration::ZERO
-                }
-            })
-            .sum()
->>>>>>> standin
     }
 
     /// The extra time of `GET /results`.
     pub(super) fn slow_fetch(&self) -> Duration {
-<<<<<<< HEAD
         self.bugs().map(|bug| if let Bug::SlowFetch(by) = bug { *by } else { Duration::ZERO }).sum()
-=======
-        self.bugs()
-            .map(|bug| {
-                if let Bug::SlowFetch(by) = bug {
-                    *by
-                } else {
-                    Duration::ZERO
-                }
-            })
-            .sum()
->>>>>>> standin
     }
 
     pub(super) fn has(&self, bug: &Bug) -> bool {
@@ -224,14 +153,8 @@ impl Backend {
                 Bug::HtmlError => return Some(Reply::html(StatusCode::BAD_GATEWAY, GATEWAY)),
                 Bug::Error500 { route, share } if route == path => {
                     let roll = rolls.fetch_add(1, Ordering::Relaxed);
-<<<<<<< HEAD
                     let which =
                         path.bytes().fold(0, |sum: u64, b| sum.wrapping_mul(31).wrapping_add(u64::from(b)));
-=======
-                    let which = path.bytes().fold(0, |sum: u64, b| {
-                        sum.wrapping_mul(31).wrapping_add(u64::from(b))
-                    });
->>>>>>> standin
                     if draw::unit(self.config.seed, About::Error, which, roll) < *share {
                         return Some(Reply::server_error());
                     }
@@ -241,12 +164,4 @@ impl Backend {
         }
         None
     }
-<<<<<<< HEAD
-
-    /// Whether the tasks of a job with these flaws fail, whatever the configuration says.
-    pub(super) fn all_fail(flaws: &[Flaw]) -> bool {
-        flaws.contains(&Flaw::AllFailed) || flaws.contains(&Flaw::AllFailedStuck)
-    }
-=======
->>>>>>> standin
 }

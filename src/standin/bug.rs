@@ -183,15 +183,7 @@ impl FromStr for Bug {
             value: value.unwrap_or_default().to_owned(),
             expected,
         };
-<<<<<<< HEAD
         let span = || value.and_then(parse_span).ok_or_else(|| bad("a time such as 3s or 250ms after '='"));
-=======
-        let span = || {
-            value
-                .and_then(parse_span)
-                .ok_or_else(|| bad("a time such as 3s or 250ms after '='"))
-        };
->>>>>>> standin
         let bare = |bug: Self| match value {
             None => Ok(bug),
             Some(_) => Err(bad("no parameter")),
@@ -216,26 +208,13 @@ impl FromStr for Bug {
                 .and_then(|value| value.rsplit_once(':'))
                 .filter(|(route, _)| route.starts_with('/'))
                 .and_then(|(route, share)| {
-<<<<<<< HEAD
                     Some(Self::Error500 { route: route.to_owned(), share: parse_share(share)? })
-=======
-                    Some(Self::Error500 {
-                        route: route.to_owned(),
-                        share: parse_share(share)?,
-                    })
->>>>>>> standin
                 })
                 .ok_or_else(|| bad("a path and a share such as /jobs:0.2 after '='")),
             "html" => bare(Self::Html),
             "html-error" => bare(Self::HtmlError),
             "login-refused" => bare(Self::LoginRefused),
-<<<<<<< HEAD
             _ => Err(BugError::Unknown { name: name.to_owned() }),
-=======
-            _ => Err(BugError::Unknown {
-                name: name.to_owned(),
-            }),
->>>>>>> standin
         }
     }
 }
@@ -249,13 +228,7 @@ fn known() -> String {
 }
 
 fn parse_share(text: &str) -> Option<f64> {
-<<<<<<< HEAD
     text.parse().ok().filter(|share| (0.0..=1.0).contains(share))
-=======
-    text.parse()
-        .ok()
-        .filter(|share| (0.0..=1.0).contains(share))
->>>>>>> standin
 }
 
 fn parse_span(text: &str) -> Option<Duration> {
@@ -270,14 +243,7 @@ fn parse_span(text: &str) -> Option<Duration> {
     };
     let number: f64 = number.parse().ok()?;
     // Whole microseconds, so that what is printed reads back as the same value.
-<<<<<<< HEAD
     let micros = Duration::try_from_secs_f64(number * seconds).ok()?.as_nanos().div_ceil(1000);
-=======
-    let micros = Duration::try_from_secs_f64(number * seconds)
-        .ok()?
-        .as_nanos()
-        .div_ceil(1000);
->>>>>>> standin
     u64::try_from(micros).ok().map(Duration::from_micros)
 }
 
@@ -301,20 +267,8 @@ mod tests {
 
     #[test]
     fn every_switch_reads_back_what_it_prints() {
-<<<<<<< HEAD
         let mut switches: Vec<String> = Flaw::ALL.iter().map(|flaw| flaw.as_str().to_owned()).collect();
         switches.extend(Flaw::ALL.iter().map(|flaw| format!("{}=0.25", flaw.as_str())));
-=======
-        let mut switches: Vec<String> = Flaw::ALL
-            .iter()
-            .map(|flaw| flaw.as_str().to_owned())
-            .collect();
-        switches.extend(
-            Flaw::ALL
-                .iter()
-                .map(|flaw| format!("{}=0.25", flaw.as_str())),
-        );
->>>>>>> standin
         switches.extend(
             [
                 "keys-void-after=5s",
@@ -340,19 +294,8 @@ mod tests {
 
     #[test]
     fn spans_take_fractions_and_minutes() {
-<<<<<<< HEAD
         assert_eq!("slow-fetch=1.5s".parse::<Bug>().unwrap().to_string(), "slow-fetch=1500ms");
         assert_eq!("slow-fetch=2m".parse::<Bug>().unwrap().to_string(), "slow-fetch=120s");
-=======
-        assert_eq!(
-            "slow-fetch=1.5s".parse::<Bug>().unwrap().to_string(),
-            "slow-fetch=1500ms"
-        );
-        assert_eq!(
-            "slow-fetch=2m".parse::<Bug>().unwrap().to_string(),
-            "slow-fetch=120s"
-        );
->>>>>>> standin
     }
 
     #[test]
@@ -372,29 +315,14 @@ mod tests {
             "vanish-after=-1s",
         ] {
             let refused = text.parse::<Bug>().unwrap_err();
-<<<<<<< HEAD
             assert!(matches!(refused, BugError::Parameter { .. }), "{text}: {refused}");
-=======
-            assert!(
-                matches!(refused, BugError::Parameter { .. }),
-                "{text}: {refused}"
-            );
->>>>>>> standin
         }
     }
 
     #[test]
     fn a_share_hits_that_share_of_the_jobs_and_always_the_same_ones() {
         let bug: Bug = "stuck=0.25".parse().unwrap();
-<<<<<<< HEAD
         let hits = |seed| -> Vec<u64> { (1..=2000).filter(|&pk| bug.flaw_of(seed, pk).is_some()).collect() };
-=======
-        let hits = |seed| -> Vec<u64> {
-            (1..=2000)
-                .filter(|&pk| bug.flaw_of(seed, pk).is_some())
-                .collect()
-        };
->>>>>>> standin
         assert_eq!(hits(1), hits(1));
         assert_ne!(hits(1), hits(2));
         assert!((400..600).contains(&hits(1).len()), "{}", hits(1).len());

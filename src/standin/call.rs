@@ -30,42 +30,16 @@ impl<S: Send + Sync> FromRequest<S> for Call {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Reply> {
         let (head, body) = request.into_parts();
-<<<<<<< HEAD
         let query = Query::try_from_uri(&head.uri).map(|Query(pairs)| pairs).unwrap_or_default();
         let cookies: Vec<&str> =
             head.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).collect();
         let cookies = cookies.join("; ");
         let arrived_us = head.extensions.get::<Arrived>().map_or_else(now_us, |arrived| arrived.0);
-=======
-        let query = Query::try_from_uri(&head.uri)
-            .map(|Query(pairs)| pairs)
-            .unwrap_or_default();
-        let cookies: Vec<&str> = head
-            .headers
-            .get_all(COOKIE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
-        let cookies = cookies.join("; ");
-        let arrived_us = head
-            .extensions
-            .get::<Arrived>()
-            .map_or_else(now_us, |arrived| arrived.0);
->>>>>>> standin
         let body = axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|_| {
             let text = "The data value transmitted exceeds the capacity limit.";
             Reply::framework(StatusCode::PAYLOAD_TOO_LARGE, text)
         })?;
-<<<<<<< HEAD
         Ok(Self { arrived_us, body, query, cookies })
-=======
-        Ok(Self {
-            arrived_us,
-            body,
-            query,
-            cookies,
-        })
->>>>>>> standin
     }
 }
 
@@ -81,45 +55,21 @@ impl Call {
 
     /// The value of a query parameter, the first one if repeated.
     pub(super) fn param(&self, name: &str) -> Option<&str> {
-<<<<<<< HEAD
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-=======
-        self.query
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
->>>>>>> standin
     }
 
     /// Whether some parameter is not among these.
     pub(super) fn unknown_param(&self, known: &[&str]) -> Option<&str> {
-<<<<<<< HEAD
         self.query.iter().map(|(key, _)| key.as_str()).find(|key| !known.contains(key))
-=======
-        self.query
-            .iter()
-            .map(|(key, _)| key.as_str())
-            .find(|key| !known.contains(key))
->>>>>>> standin
     }
 
     /// Refuses parameters that are not among these.
     pub(super) fn only_params(&self, known: &[&str]) -> Result<(), Reply> {
-<<<<<<< HEAD
-        let Some(unknown) = self.unknown_param(known) else { return Ok(()) };
-        let content = Map::from_iter([(unknown.to_owned(), Value::from(vec!["Unknown field."]))]);
-        Err(Reply::with(StatusCode::BAD_REQUEST, "Wrong parameters", content))
-=======
         let Some(unknown) = self.unknown_param(known) else {
             return Ok(());
         };
         let content = Map::from_iter([(unknown.to_owned(), Value::from(vec!["Unknown field."]))]);
-        Err(Reply::with(
-            StatusCode::BAD_REQUEST,
-            "Wrong parameters",
-            content,
-        ))
->>>>>>> standin
+        Err(Reply::with(StatusCode::BAD_REQUEST, "Wrong parameters", content))
     }
 
     /// The `job_id`; without one the target raises.
@@ -139,15 +89,7 @@ impl Call {
     /// The same, but an empty object is none.
     pub(super) fn filled_object(&self) -> Result<Map<String, Value>, Reply> {
         let object = self.object()?;
-<<<<<<< HEAD
         if object.is_empty() { Err(Reply::bad_request("No JSON in body")) } else { Ok(object) }
-=======
-        if object.is_empty() {
-            Err(Reply::bad_request("No JSON in body"))
-        } else {
-            Ok(object)
-        }
->>>>>>> standin
     }
 }
 
@@ -159,25 +101,10 @@ pub(super) fn not_json() -> Reply {
 
 /// Refuses an object that lacks one of these keys.
 pub(super) fn require_keys(object: &Map<String, Value>, keys: &[&str]) -> Result<(), Reply> {
-<<<<<<< HEAD
     let missing: Vec<String> =
         keys.iter().filter(|key| !object.contains_key(**key)).map(|key| format!("'{key}'")).collect();
     if missing.is_empty() {
         return Ok(());
     }
     Err(Reply::bad_request(&format!("Missing keys in JSON payload: {{{}}}", missing.join(", "))))
-=======
-    let missing: Vec<String> = keys
-        .iter()
-        .filter(|key| !object.contains_key(**key))
-        .map(|key| format!("'{key}'"))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Reply::bad_request(&format!(
-        "Missing keys in JSON payload: {{{}}}",
-        missing.join(", ")
-    )))
->>>>>>> standin
 }

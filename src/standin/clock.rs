@@ -8,21 +8,12 @@ use jiff::tz::TimeZone;
 
 /// Unix time in microseconds.
 pub(super) fn now_us() -> u64 {
-<<<<<<< HEAD
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-=======
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
->>>>>>> standin
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A moment in a reply: RFC 1123, whole seconds, GMT.
 pub(super) fn in_reply(micros: u64) -> String {
-<<<<<<< HEAD
-    utc(micros).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
-=======
     let mut out = String::with_capacity(29);
     write_reply(&mut out, micros);
     out
@@ -31,9 +22,8 @@ pub(super) fn in_reply(micros: u64) -> String {
 /// Appends a moment as replies show it. Polls write three a task, so this formats by hand.
 pub(super) fn write_reply(out: &mut String, micros: u64) {
     const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let moment = utc(micros);
     let two = |out: &mut String, number: i8, after: &str| {
         let number = number.unsigned_abs();
@@ -51,7 +41,6 @@ pub(super) fn write_reply(out: &mut String, micros: u64) {
     two(out, moment.hour(), ":");
     two(out, moment.minute(), ":");
     two(out, moment.second(), " GMT");
->>>>>>> standin
 }
 
 /// A moment in a worker's post: `2026-11-22 22:00:00.123456`, UTC.
@@ -85,27 +74,18 @@ fn utc(micros: u64) -> DateTime {
 
 #[cfg(test)]
 mod tests {
-<<<<<<< HEAD
-    use super::{from_post, in_job_id, in_post, in_reply};
-=======
     use super::{from_post, in_job_id, in_post, in_reply, utc};
->>>>>>> standin
 
     const MOMENT: u64 = 1_795_384_878_012_345;
 
     #[test]
     fn moments_are_written_as_the_contract_does() {
         assert_eq!(in_reply(MOMENT), "Sun, 22 Nov 2026 22:01:18 GMT");
-<<<<<<< HEAD
-=======
         for day in 0..400 {
             let moment = MOMENT + day * 86_400_000_000;
-            let expected = utc(moment)
-                .strftime("%a, %d %b %Y %H:%M:%S GMT")
-                .to_string();
+            let expected = utc(moment).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             assert_eq!(in_reply(moment), expected);
         }
->>>>>>> standin
         assert_eq!(in_post(MOMENT), "2026-11-22 22:01:18.012345");
         assert_eq!(in_job_id(MOMENT), "20261122-220118");
     }
@@ -113,21 +93,8 @@ mod tests {
     #[test]
     fn a_post_needs_a_fraction() {
         assert_eq!(from_post("2026-11-22 22:01:18.012345"), Some(MOMENT));
-<<<<<<< HEAD
         assert_eq!(from_post("2026-11-22 22:01:18.5"), Some(1_795_384_878_500_000));
         for bad in ["2026-11-22 22:01:18", "2026-11-22T22:01:18.1", "x.1", "2026-11-22 22:01:18.1234567"] {
-=======
-        assert_eq!(
-            from_post("2026-11-22 22:01:18.5"),
-            Some(1_795_384_878_500_000)
-        );
-        for bad in [
-            "2026-11-22 22:01:18",
-            "2026-11-22T22:01:18.1",
-            "x.1",
-            "2026-11-22 22:01:18.1234567",
-        ] {
->>>>>>> standin
             assert_eq!(from_post(bad), None, "{bad}");
         }
     }

@@ -82,26 +82,13 @@ impl Config {
     pub(super) fn fails(&self, pk: u64, index: usize) -> bool {
         match &self.fail_tasks {
             FailTasks::None => false,
-<<<<<<< HEAD
             FailTasks::Share(share) => draw::unit(self.seed, About::TaskFailure, pk, index as u64) < *share,
-=======
-            FailTasks::Share(share) => {
-                draw::unit(self.seed, About::TaskFailure, pk, index as u64) < *share
-            }
->>>>>>> standin
             FailTasks::Indices(indices) => indices.contains(&index),
         }
     }
 
     pub(super) fn flaws_of(&self, pk: u64) -> Vec<Flaw> {
-<<<<<<< HEAD
         self.bugs.iter().filter_map(|bug| bug.flaw_of(self.seed, pk)).collect()
-=======
-        self.bugs
-            .iter()
-            .filter_map(|bug| bug.flaw_of(self.seed, pk))
-            .collect()
->>>>>>> standin
     }
 }
 
@@ -126,7 +113,6 @@ mod tests {
     #[test]
     fn task_times_are_seeded_and_within_forty_percent() {
         let config = Config::default();
-<<<<<<< HEAD
         let times: Vec<_> = (0..1000).map(|task| config.time_of_task(task / 8 + 1, 0)).collect();
         assert_eq!(times, (0..1000).map(|task| config.time_of_task(task / 8 + 1, 0)).collect::<Vec<_>>());
         let bounds = Duration::from_millis(210)..Duration::from_millis(490);
@@ -135,52 +121,14 @@ mod tests {
         assert_ne!(config.time_of_task(1, 0), other.time_of_task(1, 0));
         assert_ne!(config.time_of_task(1, 0), config.time_of_task(1, 1));
         let mean = (0..4000).map(|i| config.time_of_task(9, i).as_secs_f64()).sum::<f64>() / 4000.0;
-=======
-        let times: Vec<_> = (0..1000)
-            .map(|task| config.time_of_task(task / 8 + 1, 0))
-            .collect();
-        assert_eq!(
-            times,
-            (0..1000)
-                .map(|task| config.time_of_task(task / 8 + 1, 0))
-                .collect::<Vec<_>>()
-        );
-        let bounds = Duration::from_millis(210)..Duration::from_millis(490);
-        assert!(times.iter().all(|time| bounds.contains(time)));
-        let other = Config {
-            seed: 2,
-            ..Config::default()
-        };
-        assert_ne!(config.time_of_task(1, 0), other.time_of_task(1, 0));
-        assert_ne!(config.time_of_task(1, 0), config.time_of_task(1, 1));
-        let mean = (0..4000)
-            .map(|i| config.time_of_task(9, i).as_secs_f64())
-            .sum::<f64>()
-            / 4000.0;
->>>>>>> standin
         assert!((mean - 0.35).abs() < 0.01, "{mean}");
     }
 
     #[test]
     fn the_right_tasks_fail() {
-<<<<<<< HEAD
         let some = Config { fail_tasks: FailTasks::Indices(vec![1, 3]), ..Config::default() };
         assert_eq!((0..5).filter(|&i| some.fails(1, i)).collect::<Vec<_>>(), [1, 3]);
         let share = Config { fail_tasks: FailTasks::Share(0.1), ..Config::default() };
-=======
-        let some = Config {
-            fail_tasks: FailTasks::Indices(vec![1, 3]),
-            ..Config::default()
-        };
-        assert_eq!(
-            (0..5).filter(|&i| some.fails(1, i)).collect::<Vec<_>>(),
-            [1, 3]
-        );
-        let share = Config {
-            fail_tasks: FailTasks::Share(0.1),
-            ..Config::default()
-        };
->>>>>>> standin
         let failed = (0..2000).filter(|&i| share.fails(1, i)).count();
         assert!((120..280).contains(&failed), "{failed}");
     }

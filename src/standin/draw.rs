@@ -17,13 +17,7 @@ pub(super) enum About {
 ///
 /// The finaliser is that of SplitMix64 (Steele, Lea, Flood 2014), once per input.
 pub(super) fn bits(seed: u64, about: About, a: u64, b: u64) -> u64 {
-<<<<<<< HEAD
     [about as u64, a, b].into_iter().fold(mix(seed), |state, input| mix(state ^ mix(input)))
-=======
-    [about as u64, a, b]
-        .into_iter()
-        .fold(mix(seed), |state, input| mix(state ^ mix(input)))
->>>>>>> standin
 }
 
 /// A number in `[0, 1)` for the question `(about, a, b)`.
@@ -52,14 +46,7 @@ mod tests {
 
     #[test]
     fn units_fill_the_unit_interval_evenly() {
-<<<<<<< HEAD
         let mean = (0..10_000).map(|i| unit(7, About::TaskTime, i, 0)).sum::<f64>() / 10_000.0;
-=======
-        let mean = (0..10_000)
-            .map(|i| unit(7, About::TaskTime, i, 0))
-            .sum::<f64>()
-            / 10_000.0;
->>>>>>> standin
         assert!((mean - 0.5).abs() < 0.02, "{mean}");
     }
 }

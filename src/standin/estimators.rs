@@ -55,28 +55,11 @@ impl Layout {
 }
 
 const fn axis(name: &'static str, unit: &'static str, bins: usize, step: f64) -> Axis {
-<<<<<<< HEAD
     Axis { name, unit, bins, step }
 }
 
 const fn full(name: &'static str, unit: &'static str) -> Quantity {
     Quantity { name, unit, zeros: 0.0 }
-=======
-    Axis {
-        name,
-        unit,
-        bins,
-        step,
-    }
-}
-
-const fn full(name: &'static str, unit: &'static str) -> Quantity {
-    Quantity {
-        name,
-        unit,
-        zeros: 0.0,
-    }
->>>>>>> standin
 }
 
 const fn sparse(name: &'static str, unit: &'static str, zeros: f64) -> Quantity {
@@ -97,14 +80,7 @@ pub const LAYOUT: [Layout; 4] = [
     },
     Layout {
         name: "yz_profile",
-<<<<<<< HEAD
         axes: &[axis("Position (Y)", "cm", 80, 0.05), axis("Position (Z)", "cm", 400, 0.05)],
-=======
-        axes: &[
-            axis("Position (Y)", "cm", 80, 0.05),
-            axis("Position (Z)", "cm", 400, 0.05),
-        ],
->>>>>>> standin
         pages: &[
             sparse("DOSE", "MeV/g/prim", 0.57),
             sparse("FLUENCE", "/cm^2/prim", 0.57),
@@ -155,16 +131,8 @@ impl Estimators {
             for (number, quantity) in layout.pages.iter().enumerate() {
                 let scale = 1.0 / (1 + number) as f64;
                 match *layout.axes {
-<<<<<<< HEAD
                     [y, z] => fill_cone(&mut values, &mut rng, quantity.zeros, scale, y.bins, z.bins),
                     _ => values.extend((0..layout.bins()).map(|_| scale * (0.1 + 0.9 * unit(&mut rng)))),
-=======
-                    [y, z] => {
-                        fill_cone(&mut values, &mut rng, quantity.zeros, scale, y.bins, z.bins)
-                    }
-                    _ => values
-                        .extend((0..layout.bins()).map(|_| scale * (0.1 + 0.9 * unit(&mut rng)))),
->>>>>>> standin
                 }
             }
         }
@@ -211,14 +179,7 @@ impl Estimators {
         out.extend_from_slice(b"{\"estimators\": ");
         self.write(&mut out, SPACED, &names);
         put(&mut out, format_args!(", \"simulation_id\": {simulation}"));
-<<<<<<< HEAD
         put(&mut out, format_args!(", \"update_key\": \"{update_key}\"}}"));
-=======
-        put(
-            &mut out,
-            format_args!(", \"update_key\": \"{update_key}\"}}"),
-        );
->>>>>>> standin
         out
     }
 
@@ -232,29 +193,10 @@ impl Estimators {
             let which = place % LAYOUT.len();
             let layout = &LAYOUT[which];
             let name = serde_json::Value::from(*name);
-<<<<<<< HEAD
             put(out, format_args!("{{\"metadata\"{colon}{{\"counter\"{colon}\"{which}\"{comma}"));
             put(out, format_args!("\"file_format\"{colon}\"bdo2019\"{comma}\"name\"{colon}{name}"));
             put(out, format_args!("{comma}\"number_of_files\"{colon}\"1\"}}{comma}"));
             put(out, format_args!("\"name\"{colon}{name}{comma}\"pages\"{colon}["));
-=======
-            put(
-                out,
-                format_args!("{{\"metadata\"{colon}{{\"counter\"{colon}\"{which}\"{comma}"),
-            );
-            put(
-                out,
-                format_args!("\"file_format\"{colon}\"bdo2019\"{comma}\"name\"{colon}{name}"),
-            );
-            put(
-                out,
-                format_args!("{comma}\"number_of_files\"{colon}\"1\"}}{comma}"),
-            );
-            put(
-                out,
-                format_args!("\"name\"{colon}{name}{comma}\"pages\"{colon}["),
-            );
->>>>>>> standin
             for number in 0..layout.pages.len() {
                 if number > 0 {
                     out.extend_from_slice(comma.as_bytes());
@@ -267,14 +209,7 @@ impl Estimators {
     }
 
     fn page(&self, estimator: usize, number: usize) -> &[f64] {
-<<<<<<< HEAD
         let before: usize = LAYOUT[..estimator].iter().map(|layout| layout.pages.len() * layout.bins()).sum();
-=======
-        let before: usize = LAYOUT[..estimator]
-            .iter()
-            .map(|layout| layout.pages.len() * layout.bins())
-            .sum();
->>>>>>> standin
         let bins = LAYOUT[estimator].bins();
         &self.values[before + number * bins..][..bins]
     }
@@ -287,26 +222,14 @@ struct Style {
     colon: &'static str,
 }
 
-<<<<<<< HEAD
 const COMPACT: Style = Style { comma: ",", colon: ":" };
 const SPACED: Style = Style { comma: ", ", colon: ": " };
-=======
-const COMPACT: Style = Style {
-    comma: ",",
-    colon: ":",
-};
-const SPACED: Style = Style {
-    comma: ", ",
-    colon: ": ",
-};
->>>>>>> standin
 
 fn write_page(out: &mut Vec<u8>, style: Style, layout: &Layout, number: usize, values: &[f64]) {
     let Style { comma, colon } = style;
     let Quantity { name, unit, .. } = layout.pages[number];
     out.push(b'{');
     for (axis, dimension) in layout.axes.iter().zip(1..) {
-<<<<<<< HEAD
         put(out, format_args!("\"axis_dim{dimension}\"{colon}{{\"name\"{colon}\"{}\"", axis.name));
         put(out, format_args!("{comma}\"unit\"{colon}\"{}\"{comma}\"values\"{colon}", axis.unit));
         write_numbers(out, style, (0..axis.bins).map(|bin| (bin as f64 + 0.5) * axis.step));
@@ -319,51 +242,6 @@ fn write_page(out: &mut Vec<u8>, style: Style, layout: &Layout, number: usize, v
     put(out, format_args!("\"metadata\"{colon}{{\"dettyp\"{colon}\"{name}\"{comma}\"name\"{colon}"));
     put(out, format_args!("\"{name}\"{comma}\"page_normalized\"{colon}\"2\"{comma}\"page_number\""));
     put(out, format_args!("{colon}\"{number}\"{comma}\"unit\"{colon}\"{unit}\"}}}}"));
-=======
-        put(
-            out,
-            format_args!(
-                "\"axis_dim{dimension}\"{colon}{{\"name\"{colon}\"{}\"",
-                axis.name
-            ),
-        );
-        put(
-            out,
-            format_args!(
-                "{comma}\"unit\"{colon}\"{}\"{comma}\"values\"{colon}",
-                axis.unit
-            ),
-        );
-        write_numbers(
-            out,
-            style,
-            (0..axis.bins).map(|bin| (bin as f64 + 0.5) * axis.step),
-        );
-        put(out, format_args!("}}{comma}"));
-    }
-    put(
-        out,
-        format_args!("\"data\"{colon}{{\"name\"{colon}\"{name}\"{comma}\"unit\"{colon}"),
-    );
-    put(out, format_args!("\"{unit}\"{comma}\"values\"{colon}"));
-    write_numbers(out, style, values.iter().copied());
-    put(
-        out,
-        format_args!("}}{comma}\"dimensions\"{colon}{}{comma}", layout.axes.len()),
-    );
-    put(
-        out,
-        format_args!("\"metadata\"{colon}{{\"dettyp\"{colon}\"{name}\"{comma}\"name\"{colon}"),
-    );
-    put(
-        out,
-        format_args!("\"{name}\"{comma}\"page_normalized\"{colon}\"2\"{comma}\"page_number\""),
-    );
-    put(
-        out,
-        format_args!("{colon}\"{number}\"{comma}\"unit\"{colon}\"{unit}\"}}}}"),
-    );
->>>>>>> standin
 }
 
 fn write_numbers(out: &mut Vec<u8>, style: Style, numbers: impl Iterator<Item = f64>) {
@@ -424,19 +302,8 @@ mod tests {
     #[test]
     fn the_shape_is_that_of_the_target() {
         assert_eq!(LAYOUT.map(|layout| layout.pages()), [4, 3, 7, 7]);
-<<<<<<< HEAD
         assert_eq!(LAYOUT.iter().map(|layout| layout.pages()).sum::<usize>(), PAGES);
         assert_eq!(LAYOUT.iter().map(|l| l.pages() * l.bins()).sum::<usize>(), VALUES);
-=======
-        assert_eq!(
-            LAYOUT.iter().map(|layout| layout.pages()).sum::<usize>(),
-            PAGES
-        );
-        assert_eq!(
-            LAYOUT.iter().map(|l| l.pages() * l.bins()).sum::<usize>(),
-            VALUES
-        );
->>>>>>> standin
         assert_eq!(Estimators::generate(3).values().len(), VALUES);
     }
 
@@ -469,46 +336,19 @@ mod tests {
             assert!((share - expected).abs() < 0.01, "page {number}: {share}");
         }
         let fetched = merged.to_json().len() as f64;
-<<<<<<< HEAD
         assert!((fetched / 1_029_239.0 - 1.0).abs() < 0.05, "GET has {fetched} B");
         let posted = merged.results_post(1, &"k".repeat(180), &[]).len() as f64;
         assert!((posted / 1_133_530.0 - 1.0).abs() < 0.05, "POST has {posted} B");
-=======
-        assert!(
-            (fetched / 1_029_239.0 - 1.0).abs() < 0.05,
-            "GET has {fetched} B"
-        );
-        let posted = merged.results_post(1, &"k".repeat(180), &[]).len() as f64;
-        assert!(
-            (posted / 1_133_530.0 - 1.0).abs() < 0.05,
-            "POST has {posted} B"
-        );
->>>>>>> standin
     }
 
     #[test]
     fn both_styles_are_the_same_json() {
         let merged = Estimators::generate(9);
-<<<<<<< HEAD
         let posted: serde_json::Value = serde_json::from_slice(&merged.results_post(7, "key", &[])).unwrap();
-=======
-        let posted: serde_json::Value =
-            serde_json::from_slice(&merged.results_post(7, "key", &[])).unwrap();
->>>>>>> standin
         let compact: serde_json::Value = serde_json::from_slice(&merged.to_json()).unwrap();
         assert_eq!(posted["estimators"], compact);
         assert_eq!(posted["simulation_id"], 7);
         assert_eq!(compact[1]["pages"][2]["metadata"]["page_number"], "2");
-<<<<<<< HEAD
         assert_eq!(compact[1]["pages"][0]["data"]["values"].as_array().unwrap().len(), 32_000);
-=======
-        assert_eq!(
-            compact[1]["pages"][0]["data"]["values"]
-                .as_array()
-                .unwrap()
-                .len(),
-            32_000
-        );
->>>>>>> standin
     }
 }

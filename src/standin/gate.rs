@@ -22,13 +22,7 @@ impl Gate {
         let any = |test: &dyn Fn(&Bug) -> bool| bugs.iter().any(test);
         if any(&|bug| matches!(bug, Bug::VanishAfter(after) if elapsed >= *after)) {
             Self::Gone
-<<<<<<< HEAD
         } else if any(&|bug| matches!(bug, Bug::Refuse { from, to } if (*from..*to).contains(&elapsed))) {
-=======
-        } else if any(
-            &|bug| matches!(bug, Bug::Refuse { from, to } if (*from..*to).contains(&elapsed)),
-        ) {
->>>>>>> standin
             Self::Cutting
         } else {
             Self::Open
@@ -63,24 +57,10 @@ mod tests {
 
     #[test]
     fn the_gate_follows_the_windows() {
-<<<<<<< HEAD
         let bugs = ["refuse=1s..2s", "refuse=4s..5s", "vanish-after=6s"].map(|bug| bug.parse().unwrap());
         let at = |millis| Gate::at(&bugs, Duration::from_millis(millis));
         assert_eq!((at(0), at(999), at(1000)), (Gate::Open, Gate::Open, Gate::Cutting));
         assert_eq!((at(2000), at(4500), at(5000)), (Gate::Open, Gate::Cutting, Gate::Open));
-=======
-        let bugs =
-            ["refuse=1s..2s", "refuse=4s..5s", "vanish-after=6s"].map(|bug| bug.parse().unwrap());
-        let at = |millis| Gate::at(&bugs, Duration::from_millis(millis));
-        assert_eq!(
-            (at(0), at(999), at(1000)),
-            (Gate::Open, Gate::Open, Gate::Cutting)
-        );
-        assert_eq!(
-            (at(2000), at(4500), at(5000)),
-            (Gate::Open, Gate::Cutting, Gate::Open)
-        );
->>>>>>> standin
         assert_eq!((at(6000), at(60_000)), (Gate::Gone, Gate::Gone));
     }
 }

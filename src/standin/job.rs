@@ -47,10 +47,6 @@ pub(super) enum PollRoute {
 /// What a submit asked for, as far as the server keeps it.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
-<<<<<<< HEAD
-    pub(super) title: String,
-=======
->>>>>>> standin
     pub(super) sim_type: String,
     pub(super) editor: bool,
     /// Names of the outputs an editor project wants, in its order.
@@ -126,13 +122,7 @@ impl Job {
     pub(super) fn poll(&mut self, route: PollRoute) -> bool {
         let settled = match &self.state {
             State::Known(JobState::Completed | JobState::Failed) => true,
-<<<<<<< HEAD
             State::Known(JobState::MergingQueued | JobState::MergingRunning) => route == PollRoute::Jobs,
-=======
-            State::Known(JobState::MergingQueued | JobState::MergingRunning) => {
-                route == PollRoute::Jobs
-            }
->>>>>>> standin
             State::Known(JobState::Unknown) => route == PollRoute::Jobs,
             _ => false,
         };
@@ -155,15 +145,7 @@ impl Job {
     ///
     /// # Errors
     /// The update has a value of the wrong kind; nothing was changed.
-<<<<<<< HEAD
     pub(super) fn update_task(&mut self, index: usize, update: TaskUpdate) -> Option<Result<(), BadUpdate>> {
-=======
-    pub(super) fn update_task(
-        &mut self,
-        index: usize,
-        update: TaskUpdate,
-    ) -> Option<Result<(), BadUpdate>> {
->>>>>>> standin
         let task = self.tasks.get_mut(index)?;
         if let Err(bad) = task.apply(update) {
             return Some(Err(bad));
@@ -226,15 +208,9 @@ pub(super) struct Task {
     requested: u64,
     simulated: u64,
     estimated_seconds: u64,
-<<<<<<< HEAD
-    start_time: Option<String>,
-    end_time: Option<String>,
-    last_update: String,
-=======
     start_us: Option<u64>,
     end_us: Option<u64>,
     updated_us: u64,
->>>>>>> standin
 }
 
 /// A worker's `update_dict`, its values still to be checked.
@@ -252,15 +228,9 @@ impl Task {
             requested,
             simulated: 0,
             estimated_seconds: 0,
-<<<<<<< HEAD
-            start_time: None,
-            end_time: None,
-            last_update: clock::in_reply(now_us),
-=======
             start_us: None,
             end_us: None,
             updated_us: now_us,
->>>>>>> standin
         }
     }
 
@@ -280,15 +250,7 @@ impl Task {
             None => Ok(None),
             Some(text) => clock::from_post(text).map(Some).ok_or(BadUpdate),
         };
-<<<<<<< HEAD
         let (state, start, end) = (text("task_state")?, moment("start_time")?, moment("end_time")?);
-=======
-        let (state, start, end) = (
-            text("task_state")?,
-            moment("start_time")?,
-            moment("end_time")?,
-        );
->>>>>>> standin
         let (requested, simulated) = (count("requested_primaries")?, count("simulated_primaries")?);
         let estimated = count("estimated_time")?;
 
@@ -298,22 +260,11 @@ impl Task {
         if simulated > 0 {
             self.simulated = simulated;
         }
-<<<<<<< HEAD
-        if let Some(start) = start.filter(|_| self.start_time.is_none()) {
-            self.start_time = Some(clock::in_reply(start));
-        }
-        if let Some(end) = end.filter(|_| self.end_time.is_none()) {
-            self.end_time = Some(clock::in_reply(end));
-            self.estimated_seconds = 0;
-        }
-        if self.end_time.is_none() && estimated > 0 {
-=======
         self.start_us = self.start_us.or(start);
         self.end_us = self.end_us.or(end);
         if self.end_us.is_some() {
             self.estimated_seconds = 0;
         } else if estimated > 0 {
->>>>>>> standin
             self.estimated_seconds = estimated;
         }
         if let Some(state) = state {
@@ -322,21 +273,12 @@ impl Task {
                 self.simulated = self.requested;
             }
         }
-<<<<<<< HEAD
-        self.last_update = clock::in_reply(clock::now_us());
-=======
         self.updated_us = clock::now_us();
->>>>>>> standin
         Ok(())
     }
 
     /// Appends the task as polls show it: keys sorted, unset ones absent.
     pub(super) fn write(&self, out: &mut String) {
-<<<<<<< HEAD
-        out.push('{');
-        if let Some(end) = &self.end_time {
-            out.push_str(&format!("\"end_time\":\"{end}\","));
-=======
         let moment = |out: &mut String, key: &str, micros: u64| {
             out.push_str(key);
             clock::write_reply(out, micros);
@@ -345,7 +287,6 @@ impl Task {
         out.push('{');
         if let Some(end) = self.end_us {
             moment(out, "\"end_time\":\"", end);
->>>>>>> standin
         }
         if self.estimated_seconds > 0 {
             let (minutes, seconds) = (self.estimated_seconds / 60, self.estimated_seconds % 60);
@@ -355,14 +296,6 @@ impl Task {
                 minutes % 60
             ));
         }
-<<<<<<< HEAD
-        out.push_str(&format!(
-            "\"last_update_time\":\"{}\",\"requested_primaries\":{},\"simulated_primaries\":{},",
-            self.last_update, self.requested, self.simulated
-        ));
-        if let Some(start) = &self.start_time {
-            out.push_str(&format!("\"start_time\":\"{start}\","));
-=======
         moment(out, "\"last_update_time\":\"", self.updated_us);
         out.push_str(&format!(
             "\"requested_primaries\":{},\"simulated_primaries\":{},",
@@ -370,14 +303,11 @@ impl Task {
         ));
         if let Some(start) = self.start_us {
             moment(out, "\"start_time\":\"", start);
->>>>>>> standin
         }
         let state = serde_json::Value::from(self.state.as_str());
         out.push_str(&format!("\"task_id\":{},\"task_state\":{state}}}", self.pk));
     }
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 impl Job {
@@ -393,9 +323,7 @@ impl Job {
                 inputs: Bytes::new(),
             },
             state: State::Known(state),
-            tasks: (0..tasks as u64)
-                .map(|i| Task::pending(i + 1, 10, now))
-                .collect(),
+            tasks: (0..tasks as u64).map(|i| Task::pending(i + 1, 10, now)).collect(),
             start_us: now,
             end_us: None,
             results: None,
@@ -474,11 +402,7 @@ mod tests {
     #[case("CANCELED", PollRoute::Jobs, "CANCELED")]
     #[case("UNKNOWN", PollRoute::Jobs, "UNKNOWN")]
     #[case("BANANA", PollRoute::Jobs, "FAILED")]
-    fn a_poll_leaves_what_it_must(
-        #[case] stored: &str,
-        #[case] route: PollRoute,
-        #[case] expected: &str,
-    ) {
+    fn a_poll_leaves_what_it_must(#[case] stored: &str, #[case] route: PollRoute, #[case] expected: &str) {
         let mut job = Job::sample(1, 1);
         post(&mut job, 0, json!({"task_state": "FAILED"}));
         job.enter(State::named(stored));
@@ -490,10 +414,7 @@ mod tests {
     fn terminal_states_stay_and_others_may_go_back() {
         let mut job = Job::sample(1, 1);
         assert!(job.enter(State::Known(JobState::MergingRunning)));
-        assert!(
-            job.enter(State::Known(JobState::Pending)),
-            "backwards is allowed"
-        );
+        assert!(job.enter(State::Known(JobState::Pending)), "backwards is allowed");
         assert!(job.complete());
         let completed = job.truth.completed_us;
         assert!(!job.enter(State::Known(JobState::Running)));
@@ -505,38 +426,18 @@ mod tests {
     #[test]
     fn updates_follow_the_contract() {
         let mut job = Job::sample(1, 1);
-        post(
-            &mut job,
-            0,
-            json!({"start_time": "2026-11-22 22:00:00.5", "unknown": 1}),
-        );
-        post(
-            &mut job,
-            0,
-            json!({"start_time": "2026-11-22 23:00:00.5", "simulated_primaries": 0}),
-        );
-        assert_eq!(
-            shown(&job)["start_time"],
-            "Sun, 22 Nov 2026 22:00:00 GMT",
-            "the first wins"
-        );
+        post(&mut job, 0, json!({"start_time": "2026-11-22 22:00:00.5", "unknown": 1}));
+        post(&mut job, 0, json!({"start_time": "2026-11-22 23:00:00.5", "simulated_primaries": 0}));
+        assert_eq!(shown(&job)["start_time"], "Sun, 22 Nov 2026 22:00:00 GMT", "the first wins");
         post(&mut job, 0, json!({"estimated_time": 3725}));
         let estimated = json!({"hours": 1, "minutes": 2, "seconds": 5});
         assert_eq!(shown(&job)["estimated_time"], estimated);
         let end = "2026-11-22 22:00:09.1";
-        post(
-            &mut job,
-            0,
-            json!({"end_time": end, "task_state": "COMPLETED"}),
-        );
+        post(&mut job, 0, json!({"end_time": end, "task_state": "COMPLETED"}));
         assert_eq!(shown(&job)["simulated_primaries"], 10);
         assert_eq!(shown(&job).get("estimated_time"), None);
         post(&mut job, 0, json!({"task_state": "RUNNING"}));
-        assert_eq!(
-            shown(&job)["task_state"],
-            "COMPLETED",
-            "a late update is ignored"
-        );
+        assert_eq!(shown(&job)["task_state"], "COMPLETED", "a late update is ignored");
         assert!(job.truth.tasks_done_us.is_some() && job.truth.running_us.is_none());
     }
 
@@ -567,4 +468,3 @@ mod tests {
         assert_eq!(late.truth.running_us, None, "no poll would show it");
     }
 }
->>>>>>> standin

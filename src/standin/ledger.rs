@@ -55,14 +55,7 @@ pub(super) type Line = (Side, &'static str, &'static str);
 
 /// The line a request belongs to.
 pub(super) fn line_of(method: &Method, path: &str) -> Line {
-<<<<<<< HEAD
     let path = PATHS.into_iter().find(|known| *known == path).unwrap_or("(other)");
-=======
-    let path = PATHS
-        .into_iter()
-        .find(|known| *known == path)
-        .unwrap_or("(other)");
->>>>>>> standin
     let method = match method.as_str() {
         "GET" => "GET",
         "POST" => "POST",
@@ -93,28 +86,14 @@ impl Ledger {
         if line.0 != Side::Observer {
             self.lines().entry(line).or_default().requests += 1;
         }
-<<<<<<< HEAD
         Ticket { ledger: Arc::clone(self), line, arrived }
-=======
-        Ticket {
-            ledger: Arc::clone(self),
-            line,
-            arrived,
-        }
->>>>>>> standin
     }
 
     /// A copy of the lines of one side, by `"METHOD /path"`.
     pub(super) fn side(&self, side: Side) -> BTreeMap<String, RouteTruth> {
         let lines = self.lines();
         let of_side = lines.iter().filter(|((of, ..), _)| *of == side);
-<<<<<<< HEAD
         of_side.map(|((_, method, path), truth)| (format!("{method} {path}"), truth.clone())).collect()
-=======
-        of_side
-            .map(|((_, method, path), truth)| (format!("{method} {path}"), truth.clone()))
-            .collect()
->>>>>>> standin
     }
 
     fn lines(&self) -> MutexGuard<'_, BTreeMap<Line, RouteTruth>> {
@@ -133,15 +112,7 @@ pub(super) struct Ticket {
 impl Ticket {
     /// Wraps the reply's body, which closes the ticket when its last byte is handed over.
     pub(super) fn seal(self, status: u16, body: Body) -> Handover {
-<<<<<<< HEAD
         let mut sealed = Handover { body, rest: Bytes::new(), open: Some((self, status)) };
-=======
-        let mut sealed = Handover {
-            body,
-            rest: Bytes::new(),
-            open: Some((self, status)),
-        };
->>>>>>> standin
         if sealed.body.is_end_stream() {
             sealed.close(true);
         }
@@ -243,14 +214,7 @@ mod tests {
         assert_eq!(line_of(&Method::POST, "/jobs").0, Side::Worker);
         assert_eq!(line_of(&Method::POST, "/jobs/direct").0, Side::Client);
         assert_eq!(line_of(&Method::GET, "/_truth").0, Side::Observer);
-<<<<<<< HEAD
         assert_eq!(line_of(&Method::GET, "/x"), (Side::Client, "GET", "(other)"));
-=======
-        assert_eq!(
-            line_of(&Method::GET, "/x"),
-            (Side::Client, "GET", "(other)")
-        );
->>>>>>> standin
     }
 
     #[tokio::test]
@@ -260,40 +224,17 @@ mod tests {
         let mut body = ticket.seal(200, Body::from(vec![7_u8; PIECE + 1]));
         let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(first.len(), PIECE);
-<<<<<<< HEAD
         assert!(ledger.side(Side::Client)["GET /results"].by_status.is_empty());
         let last = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(last.len(), 1);
         let line = &ledger.side(Side::Client)["GET /results"];
         assert_eq!((line.requests, line.by_status[&200], line.service_us.len()), (1, 1, 1));
-=======
-        assert!(
-            ledger.side(Side::Client)["GET /results"]
-                .by_status
-                .is_empty()
-        );
-        let last = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!(last.len(), 1);
-        let line = &ledger.side(Side::Client)["GET /results"];
-        assert_eq!(
-            (line.requests, line.by_status[&200], line.service_us.len()),
-            (1, 1, 1)
-        );
->>>>>>> standin
     }
 
     #[test]
     fn a_body_that_is_cut_off_is_counted_but_not_timed() {
         let ledger = Arc::new(Ledger::default());
-<<<<<<< HEAD
         drop(ledger.open(line_of(&Method::GET, "/"), Instant::now()).seal(200, Body::from("x")));
-=======
-        drop(
-            ledger
-                .open(line_of(&Method::GET, "/"), Instant::now())
-                .seal(200, Body::from("x")),
-        );
->>>>>>> standin
         let line = &ledger.side(Side::Client)["GET /"];
         assert_eq!((line.by_status[&200], line.service_us.len()), (1, 0));
     }

@@ -6,13 +6,9 @@
 //! runtime, and its internal workers post over real loopback HTTP.
 //!
 //! It is not the target: nothing is stored on disk, nothing is simulated, and the costs
-<<<<<<< HEAD
-//! of a real database and broker are absent.
-=======
 //! of a real database and broker are absent. Memory: results are kept for the last
 //! [`Config::kept_results`] jobs (1 MB each), inputs are shared, and a row with its truth
 //! stays for ever (about 2 kB for a job of 8 tasks).
->>>>>>> standin
 //!
 //! ```no_run
 //! use springtide::standin::{Config, StandIn};
@@ -122,26 +118,10 @@ impl StandIn {
                 .map_err(|source| StandInError::Threads { source })?
         };
         let died = || io::Error::other("the server's thread ended");
-<<<<<<< HEAD
         let outcome = started.recv().unwrap_or_else(|_| Err(StandInError::Threads { source: died() }));
         let (addr, backend, poster) = outcome?;
         let (url, thread) = (url_of(addr), Some(thread));
         Ok(Self { addr, url, backend, poster, stop, thread })
-=======
-        let outcome = started
-            .recv()
-            .unwrap_or_else(|_| Err(StandInError::Threads { source: died() }));
-        let (addr, backend, poster) = outcome?;
-        let (url, thread) = (url_of(addr), Some(thread));
-        Ok(Self {
-            addr,
-            url,
-            backend,
-            poster,
-            stop,
-            thread,
-        })
->>>>>>> standin
     }
 
     /// The base URL, `http://127.0.0.1:PORT`.
@@ -165,13 +145,7 @@ impl StandIn {
     /// # Errors
     /// The URL is not of the form `http://host:port`.
     pub fn post_through(&self, url: &str) -> Result<(), StandInError> {
-<<<<<<< HEAD
         let bad = || StandInError::InternalUrl { url: url.to_owned() };
-=======
-        let bad = || StandInError::InternalUrl {
-            url: url.to_owned(),
-        };
->>>>>>> standin
         self.poster.redirect(url).ok_or_else(bad)
     }
 
@@ -193,22 +167,13 @@ impl Drop for StandIn {
 }
 
 /// The server's thread.
-<<<<<<< HEAD
 fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>>, stop: CancellationToken) {
-=======
-fn run(
-    config: Config,
-    ready: &handshake::SyncSender<Result<Ready, StandInError>>,
-    stop: CancellationToken,
-) {
->>>>>>> standin
     let built = runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .max_blocking_threads(THREADS)
         .thread_name("stand-in")
         .enable_all()
         .build();
-<<<<<<< HEAD
     let outcome = built.map_err(|source| StandInError::Threads { source }).and_then(|runtime| {
         let guard = runtime.enter();
         let addr = config.listen;
@@ -221,22 +186,6 @@ fn run(
         drop(guard);
         Ok((runtime, addr, listener, Arc::new(poster)))
     });
-=======
-    let outcome = built
-        .map_err(|source| StandInError::Threads { source })
-        .and_then(|runtime| {
-            let guard = runtime.enter();
-            let addr = config.listen;
-            let listener = server::listen(addr)
-                .and_then(|listener| Ok((listener.local_addr()?, listener)))
-                .map_err(|source| StandInError::Listen { addr, source })?;
-            let (addr, listener) = listener;
-            let url = config.internal_url.clone().unwrap_or_else(|| url_of(addr));
-            let poster = Poster::new(&url).ok_or(StandInError::InternalUrl { url })?;
-            drop(guard);
-            Ok((runtime, addr, listener, Arc::new(poster)))
-        });
->>>>>>> standin
     let (runtime, addr, listener, poster) = match outcome {
         Ok(parts) => parts,
         Err(error) => {

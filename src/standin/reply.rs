@@ -42,41 +42,16 @@ impl Reply {
 
     /// A finished JSON body, newline included.
     pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
-<<<<<<< HEAD
         Self { status, kind: JSON, body: body.into(), cookies: Vec::new() }
-=======
-        Self {
-            status,
-            kind: JSON,
-            body: body.into(),
-            cookies: Vec::new(),
-        }
->>>>>>> standin
     }
 
     /// The framework's reply: a space after the colon, and no escaping.
     pub(super) fn framework(status: StatusCode, message: &str) -> Self {
-<<<<<<< HEAD
         Self::json(status, format!("{{\"message\": {}}}\n", Value::from(message)))
     }
 
     pub(super) fn html(status: StatusCode, page: &'static str) -> Self {
         Self { status, kind: HTML, body: Bytes::from_static(page.as_bytes()), cookies: Vec::new() }
-=======
-        Self::json(
-            status,
-            format!("{{\"message\": {}}}\n", Value::from(message)),
-        )
-    }
-
-    pub(super) fn html(status: StatusCode, page: &'static str) -> Self {
-        Self {
-            status,
-            kind: HTML,
-            body: Bytes::from_static(page.as_bytes()),
-            cookies: Vec::new(),
-        }
->>>>>>> standin
     }
 
     pub(super) fn ok(message: &str) -> Self {
@@ -159,19 +134,8 @@ mod tests {
     #[test]
     fn the_application_sorts_and_escapes() {
         let reply = Reply::bad_request("Missing keys in JSON payload: {'password'}");
-<<<<<<< HEAD
         assert_eq!(text(&reply), "{\"message\":\"Missing keys in JSON payload: {&#x27;password&#x27;}\"}\n");
         let content = json!({"refresh_exp": 2, "access_exp": 1}).as_object().unwrap().clone();
-=======
-        assert_eq!(
-            text(&reply),
-            "{\"message\":\"Missing keys in JSON payload: {&#x27;password&#x27;}\"}\n"
-        );
-        let content = json!({"refresh_exp": 2, "access_exp": 1})
-            .as_object()
-            .unwrap()
-            .clone();
->>>>>>> standin
         let reply = Reply::with(StatusCode::ACCEPTED, "Successfully logged in", content);
         assert_eq!(
             text(&reply),
@@ -181,13 +145,6 @@ mod tests {
 
     #[test]
     fn the_framework_leaves_a_space() {
-<<<<<<< HEAD
         assert_eq!(text(&Reply::server_error()), "{\"message\": \"Internal Server Error\"}\n");
-=======
-        assert_eq!(
-            text(&Reply::server_error()),
-            "{\"message\": \"Internal Server Error\"}\n"
-        );
->>>>>>> standin
     }
 }

@@ -34,15 +34,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Opens the port.
 pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-<<<<<<< HEAD
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-=======
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
->>>>>>> standin
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
@@ -92,17 +84,7 @@ async fn accept(
             let _ = stream.set_zero_linger();
             continue;
         }
-<<<<<<< HEAD
         let conversation = converse(Arc::clone(backend), router.clone(), stream, gate.clone(), stop.clone());
-=======
-        let conversation = converse(
-            Arc::clone(backend),
-            router.clone(),
-            stream,
-            gate.clone(),
-            stop.clone(),
-        );
->>>>>>> standin
         tracker.spawn(conversation);
     }
 }

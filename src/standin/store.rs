@@ -3,20 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-<<<<<<< HEAD
-=======
 use hyper::StatusCode;
->>>>>>> standin
 use sha2::{Digest, Sha256};
 
 use super::bug::Flaw;
 use super::job::{Job, PollRoute, State};
 use super::reply::Reply;
 use crate::timeline::JobState;
-<<<<<<< HEAD
-use hyper::StatusCode;
-=======
->>>>>>> standin
 
 /// How many different inputs are shared between jobs.
 const SHARED_INPUTS: usize = 64;
@@ -54,15 +47,7 @@ impl Store {
         }
         let id = self.users.len() as u64 + 1;
         let password = Sha256::digest(password).into();
-<<<<<<< HEAD
         self.users.push(User { id, name: name.to_owned(), password });
-=======
-        self.users.push(User {
-            id,
-            name: name.to_owned(),
-            password,
-        });
->>>>>>> standin
         self.user_ids.insert(name.to_owned(), id);
         Some(())
     }
@@ -115,13 +100,7 @@ impl Store {
 
     /// The row with this key, unless it was deleted.
     pub(super) fn by_pk(&mut self, pk: u64) -> Option<&mut Job> {
-<<<<<<< HEAD
         let job = self.jobs.get_mut(usize::try_from(pk).ok()?.checked_sub(1)?)?;
-=======
-        let job = self
-            .jobs
-            .get_mut(usize::try_from(pk).ok()?.checked_sub(1)?)?;
->>>>>>> standin
         (!job.deleted).then_some(job)
     }
 
@@ -135,12 +114,7 @@ impl Store {
     /// The row a client names, if it is there and theirs.
     pub(super) fn job_of(&mut self, user: u64, job_id: &str) -> Result<(u64, &mut Job), Reply> {
         let found = self.by_job_id(job_id);
-<<<<<<< HEAD
         let (pk, job) = found.ok_or_else(|| Reply::not_found("Job with provided ID does not exist"))?;
-=======
-        let (pk, job) =
-            found.ok_or_else(|| Reply::not_found("Job with provided ID does not exist"))?;
->>>>>>> standin
         if job.owner != user {
             let text = "Job with provided ID does not belong to the user";
             return Err(Reply::message(StatusCode::FORBIDDEN, text));
@@ -151,13 +125,7 @@ impl Store {
     /// The rows of a user, oldest first.
     pub(super) fn jobs_of(&self, user: u64) -> impl Iterator<Item = &Job> {
         let pks = self.by_owner.get(&user).map_or(&[][..], Vec::as_slice);
-<<<<<<< HEAD
         let rows = pks.iter().filter_map(|pk| self.jobs.get(usize::try_from(*pk - 1).ok()?));
-=======
-        let rows = pks
-            .iter()
-            .filter_map(|pk| self.jobs.get(usize::try_from(*pk - 1).ok()?));
->>>>>>> standin
         rows.filter(|job| !job.deleted && !job.has(Flaw::LoseJob))
     }
 
@@ -233,8 +201,6 @@ impl Store {
         }
     }
 }
-<<<<<<< HEAD
-=======
 
 #[cfg(test)]
 mod tests {
@@ -264,9 +230,7 @@ mod tests {
     }
 
     fn kept(store: &mut Store, count: u64) -> Vec<u64> {
-        (1..=count)
-            .filter(|pk| store.by_pk(*pk).is_some_and(|job| job.results.is_some()))
-            .collect()
+        (1..=count).filter(|pk| store.by_pk(*pk).is_some_and(|job| job.results.is_some())).collect()
     }
 
     #[test]
@@ -318,4 +282,3 @@ mod tests {
         assert_eq!(store.login("a", "p").map(|user| user.id), Some(1));
     }
 }
->>>>>>> standin

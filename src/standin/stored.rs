@@ -70,17 +70,8 @@ struct WirePageMetadata {
 impl Posted {
     /// Reads the `estimators` of a post.
     pub(super) fn read(estimators: &RawValue) -> Result<Self, Malformed> {
-<<<<<<< HEAD
         let wire: Vec<WireEstimator<'_>> = serde_json::from_str(estimators.get()).map_err(|_| Malformed)?;
         wire.into_iter().map(PostedEstimator::read).collect::<Result<_, _>>().map(Self)
-=======
-        let wire: Vec<WireEstimator<'_>> =
-            serde_json::from_str(estimators.get()).map_err(|_| Malformed)?;
-        wire.into_iter()
-            .map(PostedEstimator::read)
-            .collect::<Result<_, _>>()
-            .map(Self)
->>>>>>> standin
     }
 
     /// Gives the estimators the names of the project's outputs, matched by alphabetical rank.
@@ -93,56 +84,24 @@ impl Posted {
         ranks.sort_by(|&a, &b| outputs[a].cmp(&outputs[b]));
         let mut named = vec![None; outputs.len()];
         for (estimator, &place) in self.0.into_iter().zip(&ranks) {
-<<<<<<< HEAD
             named[place] = Some(PostedEstimator { name: outputs[place].clone(), ..estimator });
         }
         named.into_iter().collect::<Option<_>>().map(Self).ok_or(Malformed)
-=======
-            named[place] = Some(PostedEstimator {
-                name: outputs[place].clone(),
-                ..estimator
-            });
-        }
-        named
-            .into_iter()
-            .collect::<Option<_>>()
-            .map(Self)
-            .ok_or(Malformed)
->>>>>>> standin
     }
 
     /// The results of a first post, for simulation `pk`.
     pub(super) fn store(self, pk: u64) -> StoredResults {
-<<<<<<< HEAD
         let mut stored = StoredResults { estimators: Vec::new(), whole: Bytes::new() };
-=======
-        let mut stored = StoredResults {
-            estimators: Vec::new(),
-            whole: Bytes::new(),
-        };
->>>>>>> standin
         self.add_to(&mut stored, pk);
         stored
     }
 
     /// A second post: pages of known estimators are overwritten, the rest is added.
     pub(super) fn upsert(self, stored: &mut StoredResults, pk: u64) {
-<<<<<<< HEAD
         let (known, new): (Vec<_>, Vec<_>) =
             self.0.into_iter().partition(|e| stored.estimators.iter().any(|s| s.name == e.name));
         for estimator in known {
             let into = stored.estimators.iter_mut().find(|s| s.name == estimator.name);
-=======
-        let (known, new): (Vec<_>, Vec<_>) = self
-            .0
-            .into_iter()
-            .partition(|e| stored.estimators.iter().any(|s| s.name == e.name));
-        for estimator in known {
-            let into = stored
-                .estimators
-                .iter_mut()
-                .find(|s| s.name == estimator.name);
->>>>>>> standin
             let Some(into) = into else { continue };
             for page in estimator.pages {
                 match into.pages.iter_mut().find(|p| p.number == page.number) {
@@ -156,42 +115,19 @@ impl Posted {
 
     /// A second post that found nothing of the first: every row twice.
     pub(super) fn add_to(self, stored: &mut StoredResults, pk: u64) {
-<<<<<<< HEAD
         stored.estimators.extend(self.0.into_iter().map(|posted| Estimator {
             name: posted.name,
             metadata: posted.metadata,
             pages: posted.pages,
         }));
-=======
-        stored
-            .estimators
-            .extend(self.0.into_iter().map(|posted| Estimator {
-                name: posted.name,
-                metadata: posted.metadata,
-                pages: posted.pages,
-            }));
->>>>>>> standin
         stored.assemble(pk);
     }
 }
 
 impl PostedEstimator {
     fn read(wire: WireEstimator<'_>) -> Result<Self, Malformed> {
-<<<<<<< HEAD
         let pages = wire.pages.into_iter().map(Page::read).collect::<Result<_, _>>()?;
         Ok(Self { name: wire.name, metadata: sorted(wire.metadata), pages })
-=======
-        let pages = wire
-            .pages
-            .into_iter()
-            .map(Page::read)
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            name: wire.name,
-            metadata: sorted(wire.metadata),
-            pages,
-        })
->>>>>>> standin
     }
 }
 
@@ -227,28 +163,13 @@ impl StoredResults {
 
     /// Writes the whole reply and lets the pages point into it.
     fn assemble(&mut self, pk: u64) {
-<<<<<<< HEAD
         let pages = self.estimators.iter().flat_map(|estimator| &estimator.pages);
-=======
-        let pages = self
-            .estimators
-            .iter()
-            .flat_map(|estimator| &estimator.pages);
->>>>>>> standin
         let length: usize = pages.map(|page| page.json.len() + 1).sum();
         let mut out = Vec::with_capacity(length + 512 * (self.estimators.len() + 1));
         let mut ranges = Vec::new();
         out.extend_from_slice(b"{\"estimators\":[");
         for (place, estimator) in self.estimators.iter().enumerate() {
-<<<<<<< HEAD
             out.extend_from_slice(if place > 0 { b",{\"metadata\":" } else { b"{\"metadata\":" });
-=======
-            out.extend_from_slice(if place > 0 {
-                b",{\"metadata\":"
-            } else {
-                b"{\"metadata\":"
-            });
->>>>>>> standin
             out.extend_from_slice(estimator.metadata.as_bytes());
             let name = serde_json::Value::from(estimator.name.as_str());
             out.extend_from_slice(format!(",\"name\":{name},\"pages\":[").as_bytes());
@@ -262,20 +183,9 @@ impl StoredResults {
             }
             out.extend_from_slice(b"]}");
         }
-<<<<<<< HEAD
         out.extend_from_slice(format!("],\"message\":\"Results for simulation: {pk}\"}}\n").as_bytes());
         self.whole = Bytes::from(out);
         let pages = self.estimators.iter_mut().flat_map(|estimator| &mut estimator.pages);
-=======
-        out.extend_from_slice(
-            format!("],\"message\":\"Results for simulation: {pk}\"}}\n").as_bytes(),
-        );
-        self.whole = Bytes::from(out);
-        let pages = self
-            .estimators
-            .iter_mut()
-            .flat_map(|estimator| &mut estimator.pages);
->>>>>>> standin
         for (page, range) in pages.zip(ranges) {
             page.json = self.whole.slice(range);
         }
@@ -367,32 +277,14 @@ mod tests {
         two().add_to(&mut twice, 7);
         assert_eq!(twice.estimators.len(), 4);
         assert!(twice.whole().len() > once.whole().len() + 100);
-<<<<<<< HEAD
         assert_eq!(twice.estimators[2].pages[0].json, once.estimators[0].pages[0].json);
-=======
-        assert_eq!(
-            twice.estimators[2].pages[0].json,
-            once.estimators[0].pages[0].json
-        );
->>>>>>> standin
     }
 
     #[test]
     fn editor_outputs_are_matched_by_rank() {
         let outputs = ["z".to_owned(), "m".to_owned()];
         let named = two().renamed(&outputs).unwrap().store(1);
-<<<<<<< HEAD
         assert_eq!(named.estimators.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["z", "m"]);
-=======
-        assert_eq!(
-            named
-                .estimators
-                .iter()
-                .map(|e| e.name.as_str())
-                .collect::<Vec<_>>(),
-            ["z", "m"]
-        );
->>>>>>> standin
         assert_eq!(named.estimators[0].pages.len(), 1, "rank 2 of 2 is b");
         let three = [outputs.as_slice(), &["q".to_owned()]].concat();
         assert_eq!(two().renamed(&three), Err(Malformed));
@@ -401,14 +293,7 @@ mod tests {
     #[test]
     fn malformed_estimators_are_refused() {
         assert_eq!(posted(r#"[{"name":"x","pages":[]}]"#), Err(Malformed));
-<<<<<<< HEAD
         assert_eq!(posted(r#"[{"name":"x","metadata":{},"pages":[{}]}]"#), Err(Malformed));
-=======
-        assert_eq!(
-            posted(r#"[{"name":"x","metadata":{},"pages":[{}]}]"#),
-            Err(Malformed)
-        );
->>>>>>> standin
         assert_eq!(posted("7"), Err(Malformed));
     }
 }

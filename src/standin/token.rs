@@ -51,28 +51,10 @@ pub(super) struct Token {
 
 impl Mint {
     /// `started_us` keeps the tokens of two starts with one seed apart, as a restart does.
-<<<<<<< HEAD
     pub(super) fn new(seed: u64, started_us: u64, access_life: Duration, refresh_life: Duration) -> Self {
         let secret =
             |which| Sha256::digest(draw::bits(seed, About::Secret, started_us, which).to_be_bytes()).into();
         Self { access: secret(0), refresh: secret(1), access_life, refresh_life }
-=======
-    pub(super) fn new(
-        seed: u64,
-        started_us: u64,
-        access_life: Duration,
-        refresh_life: Duration,
-    ) -> Self {
-        let secret = |which| {
-            Sha256::digest(draw::bits(seed, About::Secret, started_us, which).to_be_bytes()).into()
-        };
-        Self {
-            access: secret(0),
-            refresh: secret(1),
-            access_life,
-            refresh_life,
-        }
->>>>>>> standin
     }
 
     pub(super) fn access(&self, user: u64, now_us: u64) -> Token {
@@ -87,18 +69,7 @@ impl Mint {
 
     /// Update keys are signed with the secret of the access tokens, as the target does.
     pub(super) fn update_key(&self, simulation: u64, now_us: u64) -> String {
-<<<<<<< HEAD
         token(&self.access, now_us, KEY_LIFE, None, Some(simulation.to_string())).text
-=======
-        token(
-            &self.access,
-            now_us,
-            KEY_LIFE,
-            None,
-            Some(simulation.to_string()),
-        )
-        .text
->>>>>>> standin
     }
 
     pub(super) fn read_access(&self, token: &str, now_us: u64) -> Result<Claims, Refusal> {
@@ -119,16 +90,7 @@ fn token(
 ) -> Token {
     let expires_us = now_us + u64::try_from(life.as_micros()).unwrap_or(u64::MAX / 2);
     let seconds = |micros: u64| (micros / 1000) as f64 / 1000.0;
-<<<<<<< HEAD
     let claims = Claims { exp: seconds(expires_us), iat: seconds(now_us), sub, simulation_id };
-=======
-    let claims = Claims {
-        exp: seconds(expires_us),
-        iat: seconds(now_us),
-        sub,
-        simulation_id,
-    };
->>>>>>> standin
     let claims = serde_json::to_vec(&claims).expect("claims are plain JSON");
     let head = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
     let mut text = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims));
@@ -144,13 +106,7 @@ fn read(secret: &[u8; 32], token: &str, now_us: u64) -> Result<Claims, Refusal> 
         return Err(Refusal::Invalid);
     }
     let (_, claims) = signed.split_once('.').ok_or(Refusal::Invalid)?;
-<<<<<<< HEAD
     let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Refusal::Invalid)?;
-=======
-    let claims = URL_SAFE_NO_PAD
-        .decode(claims)
-        .map_err(|_| Refusal::Invalid)?;
->>>>>>> standin
     let claims: Claims = serde_json::from_slice(&claims).map_err(|_| Refusal::Invalid)?;
     if claims.exp <= now_us as f64 / 1e6 {
         return Err(Refusal::Expired);
@@ -162,29 +118,11 @@ fn read(secret: &[u8; 32], token: &str, now_us: u64) -> Result<Claims, Refusal> 
 fn hmac_sha256(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
     let pad = |with: u8| {
         let mut block = [with; 64];
-<<<<<<< HEAD
         block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
         block
     };
     let inner = Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
     Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
-=======
-        block
-            .iter_mut()
-            .zip(key)
-            .for_each(|(byte, key)| *byte ^= key);
-        block
-    };
-    let inner = Sha256::new()
-        .chain_update(pad(0x36))
-        .chain_update(message)
-        .finalize();
-    Sha256::new()
-        .chain_update(pad(0x5c))
-        .chain_update(inner)
-        .finalize()
-        .into()
->>>>>>> standin
 }
 
 #[cfg(test)]
@@ -204,64 +142,25 @@ mod tests {
         // RFC 4231, test case 1, its key padded with zeros (which HMAC does as well).
         let mut key = [0; 32];
         key[..20].fill(0x0b);
-<<<<<<< HEAD
         let mark: String = hmac_sha256(&key, b"Hi There").iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(mark, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
-=======
-        let mark: String = hmac_sha256(&key, b"Hi There")
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        assert_eq!(
-            mark,
-            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
-        );
->>>>>>> standin
     }
 
     #[test]
     fn tokens_last_as_long_as_they_should() {
         let mint = mint();
         let token = mint.access(7, NOW);
-<<<<<<< HEAD
         assert!((130..160).contains(&token.text.len()), "{}", token.text.len());
         assert_eq!(token.expires_us, NOW + 600_000_000);
         assert_eq!(mint.read_access(&token.text, NOW).unwrap().sub.as_deref(), Some("7"));
         assert_eq!(mint.read_access(&token.text, NOW + 600_000_000), Err(Refusal::Expired));
-=======
-        assert!(
-            (130..160).contains(&token.text.len()),
-            "{}",
-            token.text.len()
-        );
-        assert_eq!(token.expires_us, NOW + 600_000_000);
-        assert_eq!(
-            mint.read_access(&token.text, NOW).unwrap().sub.as_deref(),
-            Some("7")
-        );
-        assert_eq!(
-            mint.read_access(&token.text, NOW + 600_000_000),
-            Err(Refusal::Expired)
-        );
->>>>>>> standin
         assert_eq!(mint.read_refresh(&token.text, NOW), Err(Refusal::Invalid));
     }
 
     #[test]
     fn a_restart_voids_everything() {
         let key = mint().update_key(3, NOW);
-<<<<<<< HEAD
         assert_eq!(mint().read_access(&key, NOW).unwrap().simulation_id.as_deref(), Some("3"));
-=======
-        assert_eq!(
-            mint()
-                .read_access(&key, NOW)
-                .unwrap()
-                .simulation_id
-                .as_deref(),
-            Some("3")
-        );
->>>>>>> standin
         let life = Duration::from_secs(600);
         let restarted = Mint::new(1, NOW + 1, life, life);
         assert_eq!(restarted.read_access(&key, NOW), Err(Refusal::Invalid));

@@ -17,14 +17,7 @@ const CREDENTIALS: [&str; 2] = ["username", "password"];
 
 pub(super) async fn register(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
     let object = call.object()?;
-<<<<<<< HEAD
     if object.keys().any(|key| !CREDENTIALS.contains(&key.as_str())) {
-=======
-    if object
-        .keys()
-        .any(|key| !CREDENTIALS.contains(&key.as_str()))
-    {
->>>>>>> standin
         return Err(Reply::bad_request("Wrong data provided"));
     }
     let Some((name, password)) = credentials(&object) else {
@@ -47,51 +40,23 @@ pub(super) async fn login(State(backend): State<Arc<Backend>>, call: Call) -> An
     }
     let user = {
         let mut store = backend.store();
-<<<<<<< HEAD
         let user = store.login(name, password).map(|user| user.id).ok_or_else(refused)?;
-=======
-        let user = store
-            .login(name, password)
-            .map(|user| user.id)
-            .ok_or_else(refused)?;
->>>>>>> standin
         store.logins += 1;
         user
     };
     let now = now_us();
-<<<<<<< HEAD
     let (access, refresh) = (backend.mint.access(user, now), backend.mint.refresh(user, now));
     let content = Map::from_iter([expiry("access_exp", &access), expiry("refresh_exp", &refresh)]);
     Ok(Reply::with(StatusCode::ACCEPTED, "Successfully logged in", content)
         .cookie(cookie("access_token", &access))
         .cookie(cookie("refresh_token", &refresh)))
-=======
-    let (access, refresh) = (
-        backend.mint.access(user, now),
-        backend.mint.refresh(user, now),
-    );
-    let content = Map::from_iter([
-        expiry("access_exp", &access),
-        expiry("refresh_exp", &refresh),
-    ]);
-    Ok(
-        Reply::with(StatusCode::ACCEPTED, "Successfully logged in", content)
-            .cookie(cookie("access_token", &access))
-            .cookie(cookie("refresh_token", &refresh)),
-    )
->>>>>>> standin
 }
 
 pub(super) async fn refresh(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
     let user = backend.user_to_refresh(&call)?;
     let access = backend.mint.access(user.id, now_us());
     let content = Map::from_iter([expiry("access_exp", &access)]);
-<<<<<<< HEAD
     Ok(Reply::with(StatusCode::OK, "User refreshed", content).cookie(cookie("access_token", &access)))
-=======
-    Ok(Reply::with(StatusCode::OK, "User refreshed", content)
-        .cookie(cookie("access_token", &access)))
->>>>>>> standin
 }
 
 pub(super) async fn status(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
@@ -102,13 +67,7 @@ pub(super) async fn status(State(backend): State<Arc<Backend>>, call: Call) -> A
 
 pub(super) async fn logout() -> Reply {
     let gone = |name| format!("{name}=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/");
-<<<<<<< HEAD
     Reply::ok("User logged out").cookie(gone("access_token")).cookie(gone("refresh_token"))
-=======
-    Reply::ok("User logged out")
-        .cookie(gone("access_token"))
-        .cookie(gone("refresh_token"))
->>>>>>> standin
 }
 
 pub(super) async fn update(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
@@ -117,14 +76,7 @@ pub(super) async fn update(State(backend): State<Arc<Backend>>, call: Call) -> A
 }
 
 fn credentials(object: &Map<String, Value>) -> Option<(&str, &str)> {
-<<<<<<< HEAD
     Some((object.get("username")?.as_str()?, object.get("password")?.as_str()?))
-=======
-    Some((
-        object.get("username")?.as_str()?,
-        object.get("password")?.as_str()?,
-    ))
->>>>>>> standin
 }
 
 /// An end in epoch milliseconds, as the target gives it.
@@ -134,12 +86,5 @@ fn expiry(key: &str, token: &Token) -> (String, Value) {
 
 fn cookie(name: &str, token: &Token) -> String {
     let expires = in_reply(token.expires_us);
-<<<<<<< HEAD
     format!("{name}={}; Expires={expires}; HttpOnly; Path=/; SameSite=Lax", token.text)
-=======
-    format!(
-        "{name}={}; Expires={expires}; HttpOnly; Path=/; SameSite=Lax",
-        token.text
-    )
->>>>>>> standin
 }

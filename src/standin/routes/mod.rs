@@ -31,26 +31,10 @@ pub(super) fn router(backend: Arc<Backend>) -> Router {
         .route("/auth/status", get(account::status))
         .route("/auth/logout", axum::routing::delete(account::logout))
         .route("/user/update", post(account::update))
-<<<<<<< HEAD
         .route("/user/simulations", get(simulations::list).delete(simulations::delete))
         .route("/clusters", get(not_for_users))
         .route("/jobs/batch", get(not_for_users).post(not_for_users).delete(not_for_users))
         .route("/jobs/direct", get(poll::direct).post(submit::submit).delete(poll::cancel))
-=======
-        .route(
-            "/user/simulations",
-            get(simulations::list).delete(simulations::delete),
-        )
-        .route("/clusters", get(not_for_users))
-        .route(
-            "/jobs/batch",
-            get(not_for_users).post(not_for_users).delete(not_for_users),
-        )
-        .route(
-            "/jobs/direct",
-            get(poll::direct).post(submit::submit).delete(poll::cancel),
-        )
->>>>>>> standin
         .route("/jobs", get(poll::jobs).post(posts::job))
         .route("/tasks", post(posts::task))
         .route("/results", get(results::fetch).post(posts::results))

@@ -26,19 +26,9 @@ pub(super) async fn task(State(backend): State<Arc<Backend>>, call: Call) -> Ans
     if body.len() > TASK_KEYS.len() {
         return Err(Reply::bad_request("Missing keys in JSON payload: set()"));
     }
-<<<<<<< HEAD
     let pk = body["simulation_id"].as_u64().ok_or_else(Reply::server_error)?;
     if backend.store().by_pk(pk).is_none() {
         return Err(Reply::bad_request(&format!("Simulation {pk} does not exist")));
-=======
-    let pk = body["simulation_id"]
-        .as_u64()
-        .ok_or_else(Reply::server_error)?;
-    if backend.store().by_pk(pk).is_none() {
-        return Err(Reply::bad_request(&format!(
-            "Simulation {pk} does not exist"
-        )));
->>>>>>> standin
     }
     backend.check_key(&body["update_key"], pk)?;
     let index = body["task_id"].as_i64().ok_or_else(Reply::server_error)?;
@@ -61,27 +51,13 @@ pub(super) async fn task(State(backend): State<Arc<Backend>>, call: Call) -> Ans
 
 pub(super) async fn job(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
     let body = call.object()?;
-<<<<<<< HEAD
     let pk = body.get("sim_id").and_then(Value::as_u64).ok_or_else(Reply::server_error)?;
-=======
-    let pk = body
-        .get("sim_id")
-        .and_then(Value::as_u64)
-        .ok_or_else(Reply::server_error)?;
->>>>>>> standin
     if backend.store().by_pk(pk).is_none() {
         let text = format!("Simulation {pk} does not exist");
         return Err(Reply::message(StatusCode::NOT_IMPLEMENTED, &text));
     }
     backend.check_key(body.get("update_key").ok_or_else(Reply::server_error)?, pk)?;
-<<<<<<< HEAD
     let state = body.get("job_state").and_then(Value::as_str).ok_or_else(Reply::server_error)?;
-=======
-    let state = body
-        .get("job_state")
-        .and_then(Value::as_str)
-        .ok_or_else(Reply::server_error)?;
->>>>>>> standin
     let end = match body.get("end_time") {
         None | Some(Value::Null) => None,
         Some(text) => {
@@ -117,13 +93,7 @@ pub(super) async fn results(State(backend): State<Arc<Backend>>, call: Call) -> 
     }
     // About 1 MB of JSON: kept off the threads that answer polls.
     let store = move || store_results(&backend, &call.body);
-<<<<<<< HEAD
     tokio::task::spawn_blocking(store).await.map_err(|_| Reply::server_error())?
-=======
-    tokio::task::spawn_blocking(store)
-        .await
-        .map_err(|_| Reply::server_error())?
->>>>>>> standin
 }
 
 fn store_results(backend: &Backend, body: &Bytes) -> Answer {
@@ -133,14 +103,7 @@ fn store_results(backend: &Backend, body: &Bytes) -> Answer {
         Ok(_) => Reply::server_error(),
     };
     let wire: WireResults<'_> = serde_json::from_slice(body).map_err(|_| incomplete())?;
-<<<<<<< HEAD
     let pk = wire.simulation_id.as_u64().ok_or_else(Reply::server_error)?;
-=======
-    let pk = wire
-        .simulation_id
-        .as_u64()
-        .ok_or_else(Reply::server_error)?;
->>>>>>> standin
     let gone = || Reply::bad_request("Simulation does not exist");
     let outputs = {
         let mut store = backend.store();
@@ -150,13 +113,7 @@ fn store_results(backend: &Backend, body: &Bytes) -> Answer {
     backend.check_key(&wire.update_key, pk)?;
     let mut posted = Posted::read(wire.estimators).map_err(|_| Reply::server_error())?;
     if let Some(outputs) = outputs {
-<<<<<<< HEAD
         posted = posted.renamed(&outputs).map_err(|_| Reply::server_error())?;
-=======
-        posted = posted
-            .renamed(&outputs)
-            .map_err(|_| Reply::server_error())?;
->>>>>>> standin
     }
     // A first post is assembled before the lock is taken; a repeat, being rare, under it.
     let first = posted.clone().store(pk);
@@ -180,13 +137,7 @@ pub(super) async fn logfiles(State(backend): State<Arc<Backend>>, call: Call) ->
     if body.len() != keys.len() || keys.iter().any(|key| !body.contains_key(*key)) {
         return Err(Reply::bad_request("Incomplete JSON data"));
     }
-<<<<<<< HEAD
     let pk = body["simulation_id"].as_u64().ok_or_else(Reply::server_error)?;
-=======
-    let pk = body["simulation_id"]
-        .as_u64()
-        .ok_or_else(Reply::server_error)?;
->>>>>>> standin
     let gone = || Reply::bad_request("Simulation does not exist");
     if backend.store().by_pk(pk).is_none() {
         return Err(gone());
@@ -194,25 +145,13 @@ pub(super) async fn logfiles(State(backend): State<Arc<Backend>>, call: Call) ->
     backend.check_key(&body["update_key"], pk)?;
     let mut store = backend.store();
     let job = store.by_pk(pk).ok_or_else(gone)?;
-<<<<<<< HEAD
     job.logfiles.get_or_insert_with(|| logfiles_reply(&body["logfiles"]));
-=======
-    job.logfiles
-        .get_or_insert_with(|| logfiles_reply(&body["logfiles"]));
->>>>>>> standin
     Ok(Reply::accepted("Log files saved"))
 }
 
 /// The reply of `GET /logfiles`; only the oldest row is ever shown.
 fn logfiles_reply(files: &Value) -> Bytes {
-<<<<<<< HEAD
     let content: Map<String, Value> =
         Map::from_iter([("logfiles".to_owned(), files.clone()), ("message".to_owned(), json!("Logfiles"))]);
-=======
-    let content: Map<String, Value> = Map::from_iter([
-        ("logfiles".to_owned(), files.clone()),
-        ("message".to_owned(), json!("Logfiles")),
-    ]);
->>>>>>> standin
     Bytes::from(format!("{}\n", Value::Object(content)))
 }

@@ -11,11 +11,7 @@ use crate::standin::backend::Backend;
 use crate::standin::bug::Flaw;
 use crate::standin::call::Call;
 use crate::standin::reply::{Answer, Reply};
-<<<<<<< HEAD
-use crate::standin::stored::Estimator;
-=======
 use crate::standin::stored::{Estimator, Page};
->>>>>>> standin
 
 const PARAMS: [&str; 4] = ["job_id", "estimator_name", "page_number", "page_numbers"];
 
@@ -33,32 +29,12 @@ pub(super) async fn fetch(State(backend): State<Arc<Backend>>, call: Call) -> An
     let found = job.results.as_ref().filter(|_| !missing);
     let results = found.ok_or_else(|| Reply::not_found("Results are unavailable"))?;
     let Some(name) = call.param("estimator_name") else {
-<<<<<<< HEAD
         let body = if job.has(Flaw::WrongResults) { results.without_last(pk) } else { results.whole() };
         let cut = if job.has(Flaw::BrokenResults) { body.len() / 2 } else { body.len() };
         job.fetched = true;
         return Ok(Reply::json(StatusCode::OK, body.slice(..cut)));
     };
     let estimator = results.estimators.iter().find(|estimator| estimator.name == name);
-=======
-        let body = if job.has(Flaw::WrongResults) {
-            results.without_last(pk)
-        } else {
-            results.whole()
-        };
-        let cut = if job.has(Flaw::BrokenResults) {
-            body.len() / 2
-        } else {
-            body.len()
-        };
-        job.fetched = true;
-        return Ok(Reply::json(StatusCode::OK, body.slice(..cut)));
-    };
-    let estimator = results
-        .estimators
-        .iter()
-        .find(|estimator| estimator.name == name);
->>>>>>> standin
     match (call.param("page_number"), call.param("page_numbers")) {
         (Some(number), _) => one_page(estimator, number),
         (None, Some(numbers)) => some_pages(estimator, numbers),
@@ -75,27 +51,13 @@ fn whole_estimator(estimator: &Estimator, pk: u64) -> Answer {
         "{{\"message\":\"Results for simulation: {pk}\",\"metadata\":{},\"name\":{name},\"pages\":[",
         estimator.metadata
     );
-<<<<<<< HEAD
     Ok(list(head, estimator.pages.iter().map(|page| &page.json), "]}\n"))
-=======
-    Ok(list(
-        head,
-        estimator.pages.iter().map(|page| &page.json),
-        "]}\n",
-    ))
->>>>>>> standin
 }
 
 fn one_page(estimator: Option<&Estimator>, number: &str) -> Answer {
     let number: Option<i64> = number.parse().ok();
     let mut pages = estimator.into_iter().flat_map(|estimator| &estimator.pages);
-<<<<<<< HEAD
     let page = pages.find(|page| Some(page.number) == number).ok_or_else(Reply::server_error)?;
-=======
-    let page = pages
-        .find(|page| Some(page.number) == number)
-        .ok_or_else(Reply::server_error)?;
->>>>>>> standin
     let head = "{\"message\":\"Page retrieved successfully\",\"page\":".to_owned();
     Ok(list(head, [&page.json].into_iter(), "}\n"))
 }
@@ -103,15 +65,7 @@ fn one_page(estimator: Option<&Estimator>, number: &str) -> Answer {
 fn some_pages(estimator: Option<&Estimator>, numbers: &str) -> Answer {
     let wanted = page_numbers(numbers).ok_or_else(Reply::server_error)?;
     let pages = estimator.into_iter().flat_map(|estimator| &estimator.pages);
-<<<<<<< HEAD
     let pages = pages.filter(|page| wanted.iter().any(|(from, to)| (from..=to).contains(&&page.number)));
-=======
-    let pages = pages.filter(|page| {
-        wanted
-            .iter()
-            .any(|(from, to)| (from..=to).contains(&&page.number))
-    });
->>>>>>> standin
     let head = "{\"message\":\"Pages retrieved successfully\",\"pages\":[".to_owned();
     Ok(list(head, pages.map(|page| &page.json), "]}\n"))
 }
@@ -145,11 +99,7 @@ pub(super) async fn estimators(State(backend): State<Arc<Backend>>, call: Call) 
     let missing = job.has(Flaw::MissingResults);
     let found = job.results.as_ref().filter(|_| !missing);
     let results = found.ok_or_else(|| Reply::not_found("Pages metadata not found"))?;
-<<<<<<< HEAD
-    let page = |page: &crate::standin::stored::Page| json!({"page_dimension": page.dimensions, "page_name": page.name, "page_number": page.number});
-=======
     let page = |page: &Page| json!({"page_dimension": page.dimensions, "page_name": page.name, "page_number": page.number});
->>>>>>> standin
     let metadata: Vec<Value> = results
         .estimators
         .iter()

@@ -14,17 +14,7 @@ use crate::standin::job::Job;
 use crate::standin::reply::{Answer, Reply};
 use crate::timeline::JobState;
 
-<<<<<<< HEAD
 const PARAMS: [&str; 5] = ["page_size", "page_idx", "order_by", "order_type", "job_state"];
-=======
-const PARAMS: [&str; 5] = [
-    "page_size",
-    "page_idx",
-    "order_by",
-    "order_type",
-    "job_state",
-];
->>>>>>> standin
 
 /// Rows of a page when none, or zero, is asked for.
 const PAGE_SIZE: (usize, usize) = (6, 20);
@@ -49,36 +39,13 @@ pub(super) async fn list(State(backend): State<Arc<Backend>>, call: Call) -> Ans
         "ascend" => false,
         _ => return Err(Reply::server_error()),
     };
-<<<<<<< HEAD
     let states: Option<Vec<&str>> = call.param("job_state").map(|list| list.split(',').collect());
     if states.iter().flatten().any(|name| JobState::parse(name).is_none()) {
-=======
-    let states: Option<Vec<&str>> = call
-        .param("job_state")
-        .map(|list| list.split(',').collect());
-    if states
-        .iter()
-        .flatten()
-        .any(|name| JobState::parse(name).is_none())
-    {
->>>>>>> standin
         return Err(Reply::server_error());
     }
 
     let store = backend.store();
-<<<<<<< HEAD
     let wanted = |job: &&Job| states.as_ref().is_none_or(|names| names.contains(&job.state.as_str()));
-    let mut jobs: Vec<&Job> = store.jobs_of(user.id).filter(wanted).collect();
-    jobs.sort_by(|a, b| if descends { order(b, a) } else { order(a, b) });
-    let rows: Vec<Value> = jobs.iter().skip((index - 1).saturating_mul(size)).take(size).map(row).collect();
-    let content = Map::from_iter([
-        ("page_count".to_owned(), Value::from(jobs.len().div_ceil(size))),
-=======
-    let wanted = |job: &&Job| {
-        states
-            .as_ref()
-            .is_none_or(|names| names.contains(&job.state.as_str()))
-    };
     let mut jobs: Vec<&Job> = store.jobs_of(user.id).filter(wanted).collect();
     if let Some(order) = order {
         jobs.sort_by(|a, b| order(a, b));
@@ -86,34 +53,15 @@ pub(super) async fn list(State(backend): State<Arc<Backend>>, call: Call) -> Ans
     if descends {
         jobs.reverse();
     }
-    let rows: Vec<Value> = jobs
-        .iter()
-        .skip((index - 1).saturating_mul(size))
-        .take(size)
-        .map(row)
-        .collect();
+    let rows: Vec<Value> = jobs.iter().skip((index - 1).saturating_mul(size)).take(size).map(row).collect();
     let content = Map::from_iter([
-        (
-            "page_count".to_owned(),
-            Value::from(jobs.len().div_ceil(size)),
-        ),
->>>>>>> standin
+        ("page_count".to_owned(), Value::from(jobs.len().div_ceil(size))),
         ("simulations".to_owned(), Value::from(rows)),
         ("simulations_count".to_owned(), Value::from(jobs.len())),
     ]);
     Ok(Reply::with(StatusCode::OK, "User Simulations", content))
 }
 
-<<<<<<< HEAD
-fn order(column: &str) -> Result<fn(&Job, &Job) -> Ordering, Reply> {
-    match column {
-        "start_time" => {
-            Ok(|a, b| (a.start_us, a.truth.simulation_id).cmp(&(b.start_us, b.truth.simulation_id)))
-        }
-        "end_time" => Ok(|a, b| a.end_us.cmp(&b.end_us)),
-        "title" => Ok(|a, b| a.truth.title.cmp(&b.truth.title)),
-        "job_id" => Ok(|a, b| a.truth.job_id.cmp(&b.truth.job_id)),
-=======
 /// An ascending order of rows.
 type Order = fn(&Job, &Job) -> Ordering;
 
@@ -124,7 +72,6 @@ fn order(column: &str) -> Result<Option<Order>, Reply> {
         "end_time" => Ok(Some(|a, b| a.end_us.cmp(&b.end_us))),
         "title" => Ok(Some(|a, b| a.truth.title.cmp(&b.truth.title))),
         "job_id" => Ok(Some(|a, b| a.truth.job_id.cmp(&b.truth.job_id))),
->>>>>>> standin
         _ => Err(Reply::server_error()),
     }
 }
@@ -152,15 +99,7 @@ pub(super) async fn delete(State(backend): State<Arc<Backend>>, call: Call) -> A
     let Some(job_id) = call.param("job_id") else {
         let missing = Value::from(vec!["Missing data for required field."]);
         let content = Map::from_iter([("job_id".to_owned(), missing)]);
-<<<<<<< HEAD
         return Err(Reply::with(StatusCode::BAD_REQUEST, "Wrong data provided", content));
-=======
-        return Err(Reply::with(
-            StatusCode::BAD_REQUEST,
-            "Wrong data provided",
-            content,
-        ));
->>>>>>> standin
     };
     let named = format!("Simulation with job_id={job_id}");
     let mut store = backend.store();
@@ -172,22 +111,9 @@ pub(super) async fn delete(State(backend): State<Arc<Backend>>, call: Call) -> A
     }
     let held = [JobState::Unknown, JobState::Pending, JobState::Running];
     if held.into_iter().any(|state| job.state.is(state)) {
-<<<<<<< HEAD
         let text = format!("{named} is in {} state and cannot be deleted", job.state.as_str());
         return Err(Reply::message(StatusCode::FORBIDDEN, &text));
     }
     store.delete(pk);
     Ok(Reply::ok(&format!("{named} successfully deleted from database")))
-=======
-        let text = format!(
-            "{named} is in {} state and cannot be deleted",
-            job.state.as_str()
-        );
-        return Err(Reply::message(StatusCode::FORBIDDEN, &text));
-    }
-    store.delete(pk);
-    Ok(Reply::ok(&format!(
-        "{named} successfully deleted from database"
-    )))
->>>>>>> standin
 }

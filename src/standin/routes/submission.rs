@@ -10,10 +10,7 @@ use crate::standin::reply::Reply;
 /// A submit that passed the checks before the row is written.
 #[derive(Debug)]
 pub(super) struct Submission {
-<<<<<<< HEAD
-=======
     pub(super) title: String,
->>>>>>> standin
     pub(super) request: Request,
     /// Number of tasks, clamped to what there is to simulate.
     pub(super) tasks: usize,
@@ -29,72 +26,27 @@ impl Submission {
         let wrong = || Reply::bad_request("Wrong data provided");
         let text = |key: &str| match body.get(key) {
             None => Ok(String::new()),
-<<<<<<< HEAD
             Some(value) => value.as_str().map(str::to_owned).ok_or_else(Reply::server_error),
-=======
-            Some(value) => value
-                .as_str()
-                .map(str::to_owned)
-                .ok_or_else(Reply::server_error),
->>>>>>> standin
         };
         let editor = match body.get("input_type").and_then(Value::as_str) {
             Some("editor") => true,
             Some("files") => false,
             _ => return Err(wrong()),
         };
-<<<<<<< HEAD
         let input = body.get(if editor { "input_json" } else { "input_files" }).ok_or_else(wrong)?;
         let wanted = body.get("ntasks").and_then(Value::as_i64).ok_or_else(Reply::server_error)?;
         let (title, sim_type) = (text("title")?, text("sim_type")?);
         let known = matches!(sim_type.as_str(), "shieldhit" | "fluka");
         let primaries = if editor { project_primaries(input) } else { Some(file_primaries(input)) };
-=======
-        let input = body
-            .get(if editor { "input_json" } else { "input_files" })
-            .ok_or_else(wrong)?;
-        let wanted = body
-            .get("ntasks")
-            .and_then(Value::as_i64)
-            .ok_or_else(Reply::server_error)?;
-        let (title, sim_type) = (text("title")?, text("sim_type")?);
-        let known = matches!(sim_type.as_str(), "shieldhit" | "fluka");
-        let primaries = if editor {
-            project_primaries(input)
-        } else {
-            Some(file_primaries(input))
-        };
->>>>>>> standin
         let raises = primaries.is_none() || (editor && !known);
         let primaries = primaries.unwrap_or_default();
         let most = usize::try_from(primaries).unwrap_or(usize::MAX).max(1);
         let tasks = usize::try_from(wanted).unwrap_or(0).clamp(1, most);
         let primaries_per_task = primaries / tasks as u64;
         let inputs = inputs_reply(editor, input, primaries, primaries_per_task);
-<<<<<<< HEAD
         let outputs = if editor { output_names(input) } else { Vec::new() };
-        let request = Request { title, sim_type, editor, outputs, inputs };
-        Ok(Self { request, tasks, primaries_per_task, raises })
-=======
-        let outputs = if editor {
-            output_names(input)
-        } else {
-            Vec::new()
-        };
-        let request = Request {
-            sim_type,
-            editor,
-            outputs,
-            inputs,
-        };
-        Ok(Self {
-            title,
-            request,
-            tasks,
-            primaries_per_task,
-            raises,
-        })
->>>>>>> standin
+        let request = Request { sim_type, editor, outputs, inputs };
+        Ok(Self { title, request, tasks, primaries_per_task, raises })
     }
 }
 
@@ -103,37 +55,15 @@ fn project_primaries(project: &Value) -> Option<u64> {
 }
 
 fn output_names(project: &Value) -> Vec<String> {
-<<<<<<< HEAD
     let outputs = project.pointer("/scoringManager/outputs").and_then(Value::as_array);
     let names = outputs.into_iter().flatten().filter_map(|output| output.get("name")?.as_str());
-=======
-    let outputs = project
-        .pointer("/scoringManager/outputs")
-        .and_then(Value::as_array);
-    let names = outputs
-        .into_iter()
-        .flatten()
-        .filter_map(|output| output.get("name")?.as_str());
->>>>>>> standin
     names.map(str::to_owned).collect()
 }
 
 /// The primaries that `NSTAT` (SHIELD-HIT12A) or `START` (FLUKA) asks for; 0 without either.
 fn file_primaries(files: &Value) -> u64 {
-<<<<<<< HEAD
     let texts = files.as_object().into_iter().flatten().filter_map(|(_, text)| text.as_str());
     texts.flat_map(str::lines).find_map(card_primaries).unwrap_or(0)
-=======
-    let texts = files
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(_, text)| text.as_str());
-    texts
-        .flat_map(str::lines)
-        .find_map(card_primaries)
-        .unwrap_or(0)
->>>>>>> standin
 }
 
 fn card_primaries(line: &str) -> Option<u64> {
@@ -149,14 +79,7 @@ fn card_primaries(line: &str) -> Option<u64> {
 /// The reply of `GET /inputs`, made once: the files of one task, and the project if there is one.
 fn inputs_reply(editor: bool, input: &Value, primaries: u64, per_task: u64) -> Bytes {
     let mut content = Map::new();
-<<<<<<< HEAD
     content.insert("input_type".to_owned(), Value::from(if editor { "EDITOR" } else { "FILES" }));
-=======
-    content.insert(
-        "input_type".to_owned(),
-        Value::from(if editor { "EDITOR" } else { "FILES" }),
-    );
->>>>>>> standin
     content.insert("number_of_all_primaries".to_owned(), Value::from(primaries));
     if editor {
         // The target converts the project; the stand-in only shows that there are files.
@@ -168,19 +91,7 @@ fn inputs_reply(editor: bool, input: &Value, primaries: u64, per_task: u64) -> B
         let split = files.map(|(name, text)| (name.clone(), split_file(text, per_task)));
         content.insert("input_files".to_owned(), Value::Object(split.collect()));
     }
-<<<<<<< HEAD
     Bytes::from(format!("{}\n", json!({ "input": content, "message": "Input of simulation" })))
-}
-
-fn split_file(text: &Value, per_task: u64) -> Value {
-    let Some(text) = text.as_str() else { return text.clone() };
-    let line = |line: &str| match card_primaries(line) {
-        Some(_) if line.starts_with("START") => format!("START     {:>10}\n", format!("{per_task}.")),
-=======
-    Bytes::from(format!(
-        "{}\n",
-        json!({ "input": content, "message": "Input of simulation" })
-    ))
 }
 
 fn split_file(text: &Value, per_task: u64) -> Value {
@@ -191,7 +102,6 @@ fn split_file(text: &Value, per_task: u64) -> Value {
         Some(_) if line.starts_with("START") => {
             format!("START     {:>10}\n", format!("{per_task}."))
         }
->>>>>>> standin
         Some(_) => format!("NSTAT {per_task} 0\n"),
         None => format!("{line}\n"),
     };
@@ -218,13 +128,7 @@ mod tests {
         let submission = read(files(json!(4), "MODE 1\nNSTAT 10000 0\n")).unwrap();
         assert_eq!((submission.tasks, submission.primaries_per_task), (4, 2500));
         let inputs = std::str::from_utf8(&submission.request.inputs).unwrap();
-<<<<<<< HEAD
         assert!(inputs.contains("NSTAT 2500 0") && inputs.contains("\"number_of_all_primaries\":10000"));
-=======
-        assert!(
-            inputs.contains("NSTAT 2500 0") && inputs.contains("\"number_of_all_primaries\":10000")
-        );
->>>>>>> standin
         assert_eq!(read(files(json!(0), "NSTAT 10 0")).unwrap().tasks, 1);
         assert_eq!(read(files(json!(50), "NSTAT 10 0")).unwrap().tasks, 10);
         assert_eq!(read(files(json!(3), "")).unwrap().primaries_per_task, 0);
@@ -239,12 +143,7 @@ mod tests {
         let submission = read(body).unwrap();
         assert_eq!(submission.request.outputs, ["b", "a"]);
         assert!(!submission.raises);
-<<<<<<< HEAD
         let bad = json!({"input_type": "editor", "sim_type": "shieldhit", "ntasks": 2, "input_json": {}});
-=======
-        let bad =
-            json!({"input_type": "editor", "sim_type": "shieldhit", "ntasks": 2, "input_json": {}});
->>>>>>> standin
         assert!(read(bad).unwrap().raises);
     }
 

@@ -22,19 +22,8 @@ use crate::timeline::JobState;
 
 pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
     let user = backend.user(&call)?;
-<<<<<<< HEAD
-    let Submission { mut request, tasks, primaries_per_task, raises } =
-        Submission::read(&call.filled_object()?)?;
-=======
     let submission = Submission::read(&call.filled_object()?)?;
-    let Submission {
-        title,
-        mut request,
-        tasks,
-        primaries_per_task,
-        raises,
-    } = submission;
->>>>>>> standin
+    let Submission { title, mut request, tasks, primaries_per_task, raises } = submission;
     let (work, job_id) = {
         let mut store = backend.store();
         store.submitted += 1;
@@ -42,19 +31,8 @@ pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> A
         let flaws = backend.config.flaws_of(store.next_pk());
         let zombie = raises || flaws.contains(&Flaw::Ghost);
         let twice = flaws.contains(&Flaw::DuplicateJob) && !zombie;
-<<<<<<< HEAD
-        let mut row = NewRow { backend: &backend, user: &user, request, flaws, arrived: call.arrived_us };
-=======
         let (backend, user, arrived_us) = (&*backend, &user, call.arrived_us);
-        let mut row = NewRow {
-            backend,
-            user,
-            title,
-            request,
-            flaws,
-            arrived_us,
-        };
->>>>>>> standin
+        let mut row = NewRow { backend, user, title, request, flaws, arrived_us };
         if zombie {
             row.insert(&mut store, None);
             return Err(Reply::server_error());
@@ -65,18 +43,7 @@ pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> A
         if twice {
             work.extend(row.insert(&mut store, shape).1.tasks());
         }
-<<<<<<< HEAD
         (if row.flaws.contains(&Flaw::LoseJob) { Vec::new() } else { work }, job_id)
-=======
-        (
-            if row.flaws.contains(&Flaw::LoseJob) {
-                Vec::new()
-            } else {
-                work
-            },
-            job_id,
-        )
->>>>>>> standin
     };
     backend.publish(work);
     let content = Map::from_iter([("job_id".to_owned(), Value::from(job_id))]);
@@ -87,16 +54,10 @@ pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> A
 struct NewRow<'a> {
     backend: &'a Backend,
     user: &'a User,
-<<<<<<< HEAD
-    request: Request,
-    flaws: Vec<Flaw>,
-    arrived: u64,
-=======
     title: String,
     request: Request,
     flaws: Vec<Flaw>,
     arrived_us: u64,
->>>>>>> standin
 }
 
 impl NewRow<'_> {
@@ -108,15 +69,7 @@ impl NewRow<'_> {
         let (tasks, primaries) = shape.unwrap_or_default();
         let first = store.take_task_pks(tasks);
         let rows = (0..tasks as u64).map(|index| Task::pending(first + index, primaries, now));
-<<<<<<< HEAD
         let state = if shape.is_some() { JobState::Pending } else { JobState::Unknown };
-=======
-        let state = if shape.is_some() {
-            JobState::Pending
-        } else {
-            JobState::Unknown
-        };
->>>>>>> standin
         let revoke = CancellationToken::new();
         let chord = Chord::new(
             &self.backend.config,
@@ -129,20 +82,12 @@ impl NewRow<'_> {
         );
         let truth = JobTruth {
             job_id: job_id.clone(),
-<<<<<<< HEAD
-            title: self.request.title.clone(),
-=======
             title: self.title.clone(),
->>>>>>> standin
             username: self.user.name.clone(),
             simulation_id: pk,
             tasks,
             flaws: self.flaws.clone(),
-<<<<<<< HEAD
-            submitted_us: self.arrived,
-=======
             submitted_us: self.arrived_us,
->>>>>>> standin
             accepted_us: shape.map(|_| now_us()),
             running_us: None,
             tasks_done_us: None,
@@ -176,17 +121,7 @@ impl NewRow<'_> {
         let bits = (u128::from(half(0)) << 64) | u128::from(half(1));
         let bits = bits & !(0xf << 76) & !(0b11 << 62) | (0x4 << 76) | (0b10 << 62);
         let hex = format!("{bits:032x}");
-<<<<<<< HEAD
         let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-=======
-        let (a, b, c, d, e) = (
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..],
-        );
->>>>>>> standin
         format!("{}-{a}-{b}-{c}-{d}-{e}DIRECT", in_job_id(now))
     }
 }

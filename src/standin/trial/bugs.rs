@@ -14,14 +14,7 @@ async fn lost_completed() {
     let stand_in = with_bugs(&["lost-completed"]);
     let client = Client::logged_in(&stand_in).await;
     let job_id = client.submit(1).await;
-<<<<<<< HEAD
     until(&stand_in, "completion", |truth| truth.jobs[0].completed_us.is_some()).await;
-=======
-    until(&stand_in, "completion", |truth| {
-        truth.jobs[0].completed_us.is_some()
-    })
-    .await;
->>>>>>> standin
     assert_eq!(client.poll_until(&job_id, "RUNNING").await, ["RUNNING"]);
     let list = client.get("/user/simulations").await.json();
     assert!(list["simulations"][0]["end_time"].is_string());
@@ -33,14 +26,7 @@ async fn duplicate_results() {
     let stand_in = with_bugs(&["duplicate-results"]);
     let client = Client::logged_in(&stand_in).await;
     let job_id = client.submit(1).await;
-<<<<<<< HEAD
     until(&stand_in, "all posts", |truth| truth.jobs[0].results_posts == 3).await;
-=======
-    until(&stand_in, "all posts", |truth| {
-        truth.jobs[0].results_posts == 3
-    })
-    .await;
->>>>>>> standin
     let results = client.get(&format!("/results?job_id={job_id}")).await;
     assert_eq!(results.json()["estimators"].as_array().unwrap().len(), 12);
     assert!(results.body.len() > 2_800_000, "{}", results.body.len());
@@ -56,14 +42,7 @@ async fn all_failed_stuck_and_the_way_out() {
     assert!(!seen.contains(&"FAILED".to_owned()), "{seen:?}");
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(client.state(&job_id).await, "MERGING_RUNNING");
-<<<<<<< HEAD
     let direct = client.get(&format!("/jobs/direct?job_id={job_id}")).await.json();
-=======
-    let direct = client
-        .get(&format!("/jobs/direct?job_id={job_id}"))
-        .await
-        .json();
->>>>>>> standin
     assert_eq!(direct["job_state"], "FAILED", "the other route lets it go");
 }
 
@@ -74,14 +53,7 @@ async fn all_failed() {
     let job_id = client.submit(2).await;
     client.poll_until(&job_id, "FAILED").await;
     let job = &stand_in.truth().jobs[0];
-<<<<<<< HEAD
     assert_eq!((job.final_state, job.merging_queued_us), (JobState::Failed, None));
-=======
-    assert_eq!(
-        (job.final_state, job.merging_queued_us),
-        (JobState::Failed, None)
-    );
->>>>>>> standin
     assert!(job.ended_us.is_some());
 }
 
@@ -102,14 +74,7 @@ async fn lose_job() {
     let job_id = client.submit(1).await;
     let poll = client.get(&format!("/jobs?job_id={job_id}")).await;
     poll.says(404, "Job with provided ID does not exist");
-<<<<<<< HEAD
     assert_eq!(client.get("/user/simulations").await.json()["simulations_count"], 0);
-=======
-    assert_eq!(
-        client.get("/user/simulations").await.json()["simulations_count"],
-        0
-    );
->>>>>>> standin
     assert_eq!(stand_in.truth().jobs[0].flaws, [Flaw::LoseJob]);
 }
 
@@ -117,22 +82,8 @@ async fn lose_job() {
 async fn ghost() {
     let stand_in = with_bugs(&["ghost"]);
     let client = Client::logged_in(&stand_in).await;
-<<<<<<< HEAD
     assert_eq!(client.post("/jobs/direct", &super::files_job(1)).await.status, 500);
     let list = client.get("/user/simulations?job_state=UNKNOWN").await.json();
-=======
-    assert_eq!(
-        client
-            .post("/jobs/direct", &super::files_job(1))
-            .await
-            .status,
-        500
-    );
-    let list = client
-        .get("/user/simulations?job_state=UNKNOWN")
-        .await
-        .json();
->>>>>>> standin
     assert_eq!(list["simulations_count"], 1);
     assert_eq!(stand_in.truth().jobs[0].accepted_us, None);
 }
@@ -142,25 +93,11 @@ async fn duplicate_job() {
     let stand_in = with_bugs(&["duplicate-job"]);
     let client = Client::logged_in(&stand_in).await;
     let job_id = client.submit(1).await;
-<<<<<<< HEAD
     let list = client.get("/user/simulations?order_type=ascend").await.json();
     assert_eq!(list["simulations_count"], 2);
     assert_eq!(list["simulations"][0]["job_id"], json!(job_id));
     assert_ne!(list["simulations"][1]["job_id"], json!(job_id));
     until(&stand_in, "both", |truth| truth.jobs.iter().all(|job| job.completed_us.is_some())).await;
-=======
-    let list = client
-        .get("/user/simulations?order_type=ascend")
-        .await
-        .json();
-    assert_eq!(list["simulations_count"], 2);
-    assert_eq!(list["simulations"][0]["job_id"], json!(job_id));
-    assert_ne!(list["simulations"][1]["job_id"], json!(job_id));
-    until(&stand_in, "both", |truth| {
-        truth.jobs.iter().all(|job| job.completed_us.is_some())
-    })
-    .await;
->>>>>>> standin
     assert_eq!(stand_in.truth().jobs_submitted, 1);
 }
 
@@ -173,16 +110,8 @@ async fn results_that_are_missing_broken_or_wrong() {
         client.poll_until(&job_id, "COMPLETED").await;
         client.get(&format!("/results?job_id={job_id}")).await
     };
-<<<<<<< HEAD
     let (missing, broken, wrong) =
         tokio::join!(fetch("missing-results"), fetch("broken-results"), fetch("wrong-results"));
-=======
-    let (missing, broken, wrong) = tokio::join!(
-        fetch("missing-results"),
-        fetch("broken-results"),
-        fetch("wrong-results")
-    );
->>>>>>> standin
     missing.says(404, "Results are unavailable");
     assert!(broken.status == 200 && broken.body.len() > 400_000);
     assert!(serde_json::from_str::<serde_json::Value>(&broken.body).is_err());
@@ -195,54 +124,24 @@ async fn keys_void_after() {
     let client = Client::logged_in(&stand_in).await;
     let job_id = client.submit(1).await;
     until(&stand_in, "the posts", |truth| {
-<<<<<<< HEAD
         truth.worker.get("POST /results").is_some_and(|line| line.by_status.contains_key(&400))
     })
     .await;
     let worker = stand_in.truth().worker;
     assert!(worker.values().all(|line| line.by_status.keys().eq([&400])), "{worker:?}");
     assert_eq!(client.state(&job_id).await, "PENDING", "a refused post is dropped");
-=======
-        truth
-            .worker
-            .get("POST /results")
-            .is_some_and(|line| line.by_status.contains_key(&400))
-    })
-    .await;
-    let worker = stand_in.truth().worker;
-    assert!(
-        worker.values().all(|line| line.by_status.keys().eq([&400])),
-        "{worker:?}"
-    );
-    assert_eq!(
-        client.state(&job_id).await,
-        "PENDING",
-        "a refused post is dropped"
-    );
->>>>>>> standin
 }
 
 #[tokio::test]
 async fn refuse_cuts_a_window_and_kills_the_tasks_in_it() {
-<<<<<<< HEAD
-    let stand_in = with_bugs(&["refuse=300ms..600ms"]);
-=======
     let stand_in = with_bugs(&["refuse=600ms..900ms"]);
->>>>>>> standin
     let client = Client::logged_in(&stand_in).await;
     let begun = Instant::now();
     let mut jobs = Vec::new();
     let mut refused = 0;
     // Submits until the window closes: the last ones have their tasks in it.
     while begun.elapsed() < super::DEADLINE {
-<<<<<<< HEAD
         match client.try_send(Method::POST, "/jobs/direct", &super::files_job(1)).await {
-=======
-        match client
-            .try_send(Method::POST, "/jobs/direct", &super::files_job(1))
-            .await
-        {
->>>>>>> standin
             Ok(got) if refused == 0 => jobs.push(got.json()["job_id"].as_str().unwrap().to_owned()),
             Ok(_) => break,
             Err(_) => refused += 1,
@@ -287,14 +186,7 @@ async fn html_pages_instead_of_json() {
         let client = Client::of(&stand_in);
         for path in ["/", "/jobs?job_id=x", "/auth/status"] {
             let got = client.get(path).await;
-<<<<<<< HEAD
             assert!(got.status == status && got.body.starts_with("<html>"), "{got:?}");
-=======
-            assert!(
-                got.status == status && got.body.starts_with("<html>"),
-                "{got:?}"
-            );
->>>>>>> standin
         }
         let post = client.post("/tasks", "{}").await;
         post.says(400, "No JSON in body");
@@ -306,41 +198,19 @@ async fn login_refused() {
     let stand_in = with_bugs(&["login-refused"]);
     let client = Client::of(&stand_in);
     let account = r#"{"username":"u","password":"p"}"#;
-<<<<<<< HEAD
     client.send(Method::PUT, "/auth/register", account).await.says(201, "User created");
     client.post("/auth/login", account).await.says(401, "Invalid login or password");
-=======
-    client
-        .send(Method::PUT, "/auth/register", account)
-        .await
-        .says(201, "User created");
-    client
-        .post("/auth/login", account)
-        .await
-        .says(401, "Invalid login or password");
->>>>>>> standin
     assert_eq!(stand_in.truth().logins, 0);
 }
 
 #[tokio::test]
 async fn vanish_after() {
     let stand_in = with_bugs(&["vanish-after=150ms"]);
-<<<<<<< HEAD
-    let client = Client::logged_in(&stand_in).await;
-=======
     let client = Client::of(&stand_in);
->>>>>>> standin
     let begun = Instant::now();
     while client.try_send(Method::GET, "/", "").await.is_ok() {
         assert!(begun.elapsed() < super::DEADLINE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-<<<<<<< HEAD
     assert!(client.try_send(Method::GET, "/", "").await.is_err(), "for good");
-=======
-    assert!(
-        client.try_send(Method::GET, "/", "").await.is_err(),
-        "for good"
-    );
->>>>>>> standin
 }

@@ -16,15 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A healthy server with short tasks.
 fn quick() -> Config {
-<<<<<<< HEAD
     Config { task_time: Duration::from_millis(30), login_cost: Duration::from_millis(1), ..Config::default() }
-=======
-    Config {
-        task_time: Duration::from_millis(30),
-        login_cost: Duration::from_millis(1),
-        ..Config::default()
-    }
->>>>>>> standin
 }
 
 fn with_bugs(bugs: &[&str]) -> StandIn {
@@ -69,20 +61,8 @@ struct Client {
 
 impl Client {
     fn of(stand_in: &StandIn) -> Self {
-<<<<<<< HEAD
         let http = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
         Self { http, base: stand_in.url().to_owned(), cookies: String::new() }
-=======
-        let http = reqwest::Client::builder()
-            .timeout(DEADLINE)
-            .build()
-            .unwrap();
-        Self {
-            http,
-            base: stand_in.url().to_owned(),
-            cookies: String::new(),
-        }
->>>>>>> standin
     }
 
     async fn logged_in(stand_in: &StandIn) -> Self {
@@ -92,14 +72,7 @@ impl Client {
     async fn as_user(stand_in: &StandIn, name: &str) -> Self {
         let mut client = Self::of(stand_in);
         let body = format!(r#"{{"username":"{name}","password":"secret"}}"#);
-<<<<<<< HEAD
         client.send(Method::PUT, "/auth/register", &body).await.says(201, "User created");
-=======
-        client
-            .send(Method::PUT, "/auth/register", &body)
-            .await
-            .says(201, "User created");
->>>>>>> standin
         let got = client.send(Method::POST, "/auth/login", &body).await;
         assert_eq!(got.status, 202);
         client.take_cookies(&got);
@@ -107,43 +80,18 @@ impl Client {
     }
 
     fn take_cookies(&mut self, got: &Got) {
-<<<<<<< HEAD
         let pairs: Vec<&str> = got.cookies.iter().filter_map(|cookie| cookie.split(';').next()).collect();
-=======
-        let pairs: Vec<&str> = got
-            .cookies
-            .iter()
-            .filter_map(|cookie| cookie.split(';').next())
-            .collect();
->>>>>>> standin
         self.cookies = pairs.join("; ");
     }
 
     async fn try_send(&self, method: Method, path: &str, body: &str) -> reqwest::Result<Got> {
         let request = self.http.request(method, format!("{}{path}", self.base));
-<<<<<<< HEAD
         let request = request.header("Cookie", &self.cookies).body(body.to_owned());
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let cookies = headers.get_all("set-cookie").iter();
         let cookies = cookies.map(|cookie| cookie.to_str().unwrap().to_owned()).collect();
         Ok(Got { status, body: response.text().await?, cookies })
-=======
-        let request = request
-            .header("Cookie", &self.cookies)
-            .body(body.to_owned());
-        let response = request.send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let cookies = headers.get_all("set-cookie").iter();
-        let cookies = cookies
-            .map(|cookie| cookie.to_str().unwrap().to_owned())
-            .collect();
-        Ok(Got {
-            status,
-            body: response.text().await?,
-            cookies,
-        })
->>>>>>> standin
     }
 
     async fn send(&self, method: Method, path: &str, body: &str) -> Got {
@@ -166,14 +114,7 @@ impl Client {
 
     async fn state(&self, job_id: &str) -> String {
         let got = self.get(&format!("/jobs?job_id={job_id}")).await;
-<<<<<<< HEAD
         got.json()["job_state"].as_str().unwrap_or_else(|| panic!("{got:?}")).to_owned()
-=======
-        got.json()["job_state"]
-            .as_str()
-            .unwrap_or_else(|| panic!("{got:?}"))
-            .to_owned()
->>>>>>> standin
     }
 
     /// Polls until the job is in `state`; the states on the way, without repeats.
@@ -181,14 +122,7 @@ impl Client {
         let mut seen: Vec<String> = Vec::new();
         let begun = Instant::now();
         while seen.last().is_none_or(|last| last != state) {
-<<<<<<< HEAD
             assert!(begun.elapsed() < DEADLINE, "waited for {state}, saw {seen:?}");
-=======
-            assert!(
-                begun.elapsed() < DEADLINE,
-                "waited for {state}, saw {seen:?}"
-            );
->>>>>>> standin
             let now = self.state(job_id).await;
             if seen.last() != Some(&now) {
                 seen.push(now);

@@ -1,10 +1,7 @@
 //! The merge of a job: its states, the average of its tasks, the post of the results.
 
-<<<<<<< HEAD
-=======
 use std::sync::Arc;
 
->>>>>>> standin
 use bytes::Bytes;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -17,50 +14,22 @@ use crate::standin::estimators::Estimators;
 /// Posts a state of the job.
 pub(super) async fn announce(poster: &Poster, chord: &Chord, state: &str) -> Result<(), PostError> {
     let body = json!({"job_state": state, "sim_id": chord.simulation, "update_key": chord.key});
-<<<<<<< HEAD
     poster.post("/jobs", Bytes::from(body.to_string())).await.map(|_| ())
-=======
-    poster
-        .post("/jobs", Bytes::from(body.to_string()))
-        .await
-        .map(|_| ())
->>>>>>> standin
 }
 
 /// Averages and posts; with no task left to average, nothing more is heard of the job (8-D).
 ///
 /// The values of a task are made here, from its seed, and not where it ran: a waiting job
 /// then costs no memory, and the average does not depend on the order in which tasks end.
-pub(super) async fn run(
-    config: &Config,
-<<<<<<< HEAD
-    poster: &std::sync::Arc<Poster>,
-=======
-    poster: &Arc<Poster>,
->>>>>>> standin
-    chord: &Chord,
-) -> Result<(), PostError> {
+pub(super) async fn run(config: &Config, poster: &Arc<Poster>, chord: &Chord) -> Result<(), PostError> {
     tokio::time::sleep(config.merge_delay).await;
     let survivors = chord.fails.iter().enumerate().filter(|(_, fails)| !**fails);
-<<<<<<< HEAD
     let seeds: Vec<u64> = survivors.map(|(index, _)| config.seed_of_task(chord.simulation, index)).collect();
-=======
-    let seeds: Vec<u64> = survivors
-        .map(|(index, _)| config.seed_of_task(chord.simulation, index))
-        .collect();
->>>>>>> standin
     let (simulation, key, outputs) = (chord.simulation, chord.key.clone(), chord.outputs.clone());
     let merge = move || {
         let merged = Estimators::average(seeds.into_iter().map(Estimators::generate))?;
         Some(merged.results_post(simulation, &key, &outputs))
     };
-<<<<<<< HEAD
-    let Ok(Some(body)) = tokio::task::spawn_blocking(merge).await else { return Ok(()) };
-    let body = Bytes::from(body);
-    let mut posts = JoinSet::new();
-    for _ in 0..chord.results_posts {
-        let (poster, body) = (std::sync::Arc::clone(poster), body.clone());
-=======
     let Ok(Some(body)) = tokio::task::spawn_blocking(merge).await else {
         return Ok(());
     };
@@ -68,7 +37,6 @@ pub(super) async fn run(
     let mut posts = JoinSet::new();
     for _ in 0..chord.results_posts {
         let (poster, body) = (Arc::clone(poster), body.clone());
->>>>>>> standin
         posts.spawn(async move { poster.post("/results", body).await });
     }
     while let Some(posted) = posts.join_next().await {

@@ -16,10 +16,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-<<<<<<< HEAD
-use super::backend::Backend;
-=======
->>>>>>> standin
 use super::bug::Flaw;
 use super::config::Config;
 use super::job::Request;
@@ -86,12 +82,8 @@ impl Chord {
         revoke: CancellationToken,
     ) -> Arc<Self> {
         let (tasks, primaries) = shape;
-<<<<<<< HEAD
-        let all_fail = Backend::all_fail(flaws) || primaries == 0;
-=======
         let doomed = |flaw: &Flaw| matches!(flaw, Flaw::AllFailed | Flaw::AllFailedStuck);
         let all_fail = flaws.iter().any(doomed) || primaries == 0;
->>>>>>> standin
         Arc::new(Self {
             simulation,
             key,
@@ -103,19 +95,8 @@ impl Chord {
                 _ => Program::Unknown,
             },
             stuck: flaws.contains(&Flaw::Stuck),
-<<<<<<< HEAD
             results_posts: if flaws.contains(&Flaw::DuplicateResults) { 3 } else { 1 },
             fails: (0..tasks).map(|index| all_fail || config.fails(simulation, index)).collect(),
-=======
-            results_posts: if flaws.contains(&Flaw::DuplicateResults) {
-                3
-            } else {
-                1
-            },
-            fails: (0..tasks)
-                .map(|index| all_fail || config.fails(simulation, index))
-                .collect(),
->>>>>>> standin
             merges: !flaws.contains(&Flaw::AllFailed),
             left: AtomicUsize::new(tasks),
             revoke,
@@ -124,13 +105,7 @@ impl Chord {
 
     /// The tasks, ready for the queue.
     pub(super) fn tasks(self: &Arc<Self>) -> Vec<Work> {
-<<<<<<< HEAD
         (0..self.fails.len()).map(|index| Work::Task(Arc::clone(self), index)).collect()
-=======
-        (0..self.fails.len())
-            .map(|index| Work::Task(Arc::clone(self), index))
-            .collect()
->>>>>>> standin
     }
 }
 
@@ -152,15 +127,7 @@ impl Workers {
         stop: &CancellationToken,
     ) {
         let slots = config.slots.max(1);
-<<<<<<< HEAD
         let workers = Arc::new(Self { config, poster, queue: queue.0 });
-=======
-        let workers = Arc::new(Self {
-            config,
-            poster,
-            queue: queue.0,
-        });
->>>>>>> standin
         let inbox = Arc::new(Mutex::new(queue.1));
         for _ in 0..slots {
             let work = Arc::clone(&workers).work(Arc::clone(&inbox));

@@ -13,7 +13,6 @@ use tokio::net::TcpStream;
 #[derive(Debug, thiserror::Error)]
 pub(in crate::standin) enum PostError {
     #[error("no connection for {path}")]
-<<<<<<< HEAD
     Connect { path: &'static str, source: std::io::Error },
     #[error("no reply to {path}")]
     Exchange { path: &'static str, source: hyper::Error },
@@ -22,28 +21,6 @@ pub(in crate::standin) enum PostError {
     /// The target's workers read every reply as JSON and raise on anything else.
     #[error("reply to {path} is not JSON")]
     NotJson { path: &'static str, source: serde_json::Error },
-=======
-    Connect {
-        path: &'static str,
-        source: std::io::Error,
-    },
-    #[error("no reply to {path}")]
-    Exchange {
-        path: &'static str,
-        source: hyper::Error,
-    },
-    #[error("request for {path} cannot be built")]
-    Request {
-        path: &'static str,
-        source: hyper::http::Error,
-    },
-    /// The target's workers read every reply as JSON and raise on anything else.
-    #[error("reply to {path} is not JSON")]
-    NotJson {
-        path: &'static str,
-        source: serde_json::Error,
-    },
->>>>>>> standin
 }
 
 /// Where posts go; it can change while the server runs.
@@ -77,13 +54,7 @@ impl Base {
 impl Poster {
     /// `None` when the URL is not of the form `http://host:port`.
     pub(in crate::standin) fn new(url: &str) -> Option<Self> {
-<<<<<<< HEAD
         Some(Self { base: RwLock::new(Arc::new(Base::read(url)?)) })
-=======
-        Some(Self {
-            base: RwLock::new(Arc::new(Base::read(url)?)),
-        })
->>>>>>> standin
     }
 
     /// Sends what follows to another base; `None` when that is not of the right form.
@@ -95,28 +66,14 @@ impl Poster {
 
     /// Posts once. A status other than 202 is not an error: the target's workers log it
     /// and go on.
-<<<<<<< HEAD
     pub(super) async fn post(&self, path: &'static str, body: Bytes) -> Result<StatusCode, PostError> {
-=======
-    pub(super) async fn post(
-        &self,
-        path: &'static str,
-        body: Bytes,
-    ) -> Result<StatusCode, PostError> {
->>>>>>> standin
         let base = Arc::clone(&self.base.read().unwrap_or_else(PoisonError::into_inner));
         let connect = |source| PostError::Connect { path, source };
         let exchange = |source| PostError::Exchange { path, source };
         let stream = TcpStream::connect(&base.authority).await.map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
-<<<<<<< HEAD
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(exchange)?;
-=======
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(exchange)?;
->>>>>>> standin
         let request = Request::post(format!("{}{path}", base.prefix))
             .header(HOST, &base.authority)
             .header(CONTENT_TYPE, "application/json")
@@ -161,21 +118,9 @@ mod tests {
     #[test]
     fn bases_are_plain_http() {
         let base = Base::read("http://127.0.0.1:8475/").unwrap();
-<<<<<<< HEAD
         assert_eq!((base.authority.as_str(), base.prefix.as_str()), ("127.0.0.1:8475", ""));
         let base = Base::read("http://tap/api/").unwrap();
         assert_eq!((base.authority.as_str(), base.prefix.as_str()), ("tap:80", "/api"));
-=======
-        assert_eq!(
-            (base.authority.as_str(), base.prefix.as_str()),
-            ("127.0.0.1:8475", "")
-        );
-        let base = Base::read("http://tap/api/").unwrap();
-        assert_eq!(
-            (base.authority.as_str(), base.prefix.as_str()),
-            ("tap:80", "/api")
-        );
->>>>>>> standin
         for bad in ["https://x:1", "127.0.0.1:1", "http://", ""] {
             assert!(Poster::new(bad).is_none(), "{bad}");
         }

@@ -25,29 +25,14 @@ pub(super) async fn run(
 ) -> Result<bool, PostError> {
     let started = Instant::now();
     let time = config.time_of_task(chord.simulation, index);
-<<<<<<< HEAD
     let posts = Posts { poster, chord, index };
-=======
-    let posts = Posts {
-        poster,
-        chord,
-        index,
-    };
->>>>>>> standin
     let id = config.seed_of_task(chord.simulation, index);
     let celery_id = format!("{id:016x}-{index:04x}-4000-8000-{:012x}", chord.simulation);
     posts.send(json!({ "celery_id": celery_id })).await?;
     if chord.program == Program::Unknown {
         return Ok(false);
     }
-<<<<<<< HEAD
     let mut watch = Watch { posts: &posts, alive: chord.program == Program::Shieldhit };
-=======
-    let mut watch = Watch {
-        posts: &posts,
-        alive: chord.program == Program::Shieldhit,
-    };
->>>>>>> standin
     let noticed = time.mul_f64(NOTICED_AFTER).min(NOTICED_AT_MOST);
     sleep_until(started + noticed).await;
     let start = in_post(now_us());
@@ -60,40 +45,18 @@ pub(super) async fn run(
     while next < time && !config.progress_every.is_zero() {
         sleep_until(started + next).await;
         let part = next.as_secs_f64() / time.as_secs_f64();
-<<<<<<< HEAD
         let (done, left) = ((chord.primaries as f64 * part) as u64, (time - next).as_secs());
         watch.send(json!({"estimated_time": left, "simulated_primaries": done})).await;
-=======
-        let (done, left) = (
-            (chord.primaries as f64 * part) as u64,
-            (time - next).as_secs(),
-        );
-        watch
-            .send(json!({"estimated_time": left, "simulated_primaries": done}))
-            .await;
->>>>>>> standin
         next += config.progress_every;
     }
     sleep_until(started + time).await;
     let end = in_post(now_us());
     if chord.fails[index] {
-<<<<<<< HEAD
         posts.send(json!({"end_time": end, "task_state": "FAILED"})).await?;
         return Ok(true);
     }
     let primaries = chord.primaries;
     watch.send(json!({"end_time": end, "simulated_primaries": primaries, "task_state": "COMPLETED"})).await;
-=======
-        posts
-            .send(json!({"end_time": end, "task_state": "FAILED"}))
-            .await?;
-        return Ok(true);
-    }
-    let primaries = chord.primaries;
-    watch
-        .send(json!({"end_time": end, "simulated_primaries": primaries, "task_state": "COMPLETED"}))
-        .await;
->>>>>>> standin
     posts
         .send(json!({
             "end_time": end,
@@ -120,14 +83,7 @@ impl Posts<'_> {
             "update_dict": update,
             "update_key": self.chord.key,
         });
-<<<<<<< HEAD
         self.poster.post("/tasks", Bytes::from(body.to_string())).await.map(|_| ())
-=======
-        self.poster
-            .post("/tasks", Bytes::from(body.to_string()))
-            .await
-            .map(|_| ())
->>>>>>> standin
     }
 }
 
