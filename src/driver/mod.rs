@@ -3,6 +3,8 @@
 //! `attack` drives real users on Goose; the scripted driver of the tests plays a script in
 //! virtual time.
 
+pub mod scripted;
+
 use std::{
     future::Future,
     sync::{
