@@ -459,3 +459,109 @@ fn io_text(e: &io::Error) -> String {
         kind => kind.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that answers request after request with these bytes: one list a connection, a
+    /// pause between two pieces of one answer where there is a `None`.
+    async fn serve(connections: Vec<Vec<Option<&'static str>>>) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for pieces in connections {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 4096];
+                for piece in pieces {
+                    match piece {
+                        Some(text) if text.starts_with("HTTP") => {
+                            if socket.read(&mut buffer).await.unwrap() == 0 {
+                                break;
+                            }
+                            socket.write_all(text.as_bytes()).await.unwrap();
+                        }
+                        Some(text) => socket.write_all(text.as_bytes()).await.unwrap(),
+                        None => tokio::time::sleep(Duration::from_millis(50)).await,
+                    }
+                }
+            }
+        });
+        let origin = Origin::new(&url, None).unwrap();
+        Client::new(Arc::new(origin), Arc::default(), Duration::from_secs(2))
+    }
+
+    async fn get(client: &mut Client) -> Result<Answer, HttpError> {
+        let call = Call { method: Method::GET, path: "/", cookie: None, body: Bytes::new(), safe: true };
+        client.call(&call).await
+    }
+
+    const OK: Option<&str> = Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+    const LAST: Option<&str> = Some("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi");
+
+    #[tokio::test]
+    async fn a_connection_is_kept_as_long_as_the_target_keeps_it() {
+        let mut client = serve(vec![vec![OK, OK, LAST], vec![OK]]).await;
+        let mut connects = Vec::new();
+        for _ in 0..4 {
+            let answer = get(&mut client).await.unwrap();
+            assert_eq!(&answer.body[..], b"hi");
+            connects.push(answer.exchange.connects);
+        }
+        assert_eq!(connects, [1, 0, 0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_was_closed_is_replaced_unseen() {
+        let mut client = serve(vec![vec![OK], vec![OK]]).await;
+        get(&mut client).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(get(&mut client).await.unwrap().status, 200);
+    }
+
+    #[tokio::test]
+    async fn the_clock_stops_at_the_last_byte_and_every_byte_is_counted() {
+        let head = Some("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhi");
+        let mut client = serve(vec![vec![head, None, Some("ho")]]).await;
+        let answer = get(&mut client).await.unwrap();
+        let e = answer.exchange;
+        assert_eq!(&answer.body[..], b"hiho");
+        assert_eq!(e.wire_bytes, head.unwrap().len() as u64 + 2);
+        assert!(e.done - e.first_byte >= Duration::from_millis(45));
+    }
+
+    #[tokio::test]
+    async fn what_goes_wrong_is_told_apart() {
+        let cut = Some("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi");
+        let mut client = serve(vec![vec![], vec![], vec![cut], vec![Some("HTTP?"), None]]).await;
+        let mut kind = async || get(&mut client).await.unwrap_err().kind;
+        assert_eq!(kind().await, HttpErrorKind::Closed);
+        assert_eq!(kind().await, HttpErrorKind::Closed);
+        assert!(matches!(kind().await, HttpErrorKind::CutOff(_)));
+        assert!(matches!(kind().await, HttpErrorKind::NotHttp(_) | HttpErrorKind::Closed));
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_a_refused_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = Origin::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        drop(listener);
+        let mut client = Client::new(Arc::new(origin), Arc::default(), Duration::from_secs(1));
+        let error = get(&mut client).await.unwrap_err();
+        assert_eq!(error.kind.to_string(), "connect: connection refused");
+        assert_eq!(error.exchange.connects, 1);
+    }
+
+    #[tokio::test]
+    async fn silence_is_a_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = Origin::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        let mut client = Client::new(Arc::new(origin), Arc::default(), Duration::from_millis(30));
+        assert_eq!(get(&mut client).await.unwrap_err().kind, HttpErrorKind::TimedOut);
+    }
+}
