@@ -134,7 +134,7 @@ impl Sample {
         let (low, high) = confidence_ranks(n, q);
         let low = low.map(|r| Micros(self.bound[r]));
         let high = high.and_then(|r| (self.value[r] != u64::MAX).then_some(Micros(self.value[r])));
-        self.at_rank(rank, low, high, n as f64 >= 10.0 / (1.0 - q) - 1e-9)
+        self.at_rank(rank, low, high, is_enough(n as u64, q))
     }
 
     fn at_rank(
@@ -148,6 +148,11 @@ impl Sample {
         let at_least = value != bound;
         Some(Quantile { value: Micros(bound), at_least, low, high, supported })
     }
+}
+
+/// Whether `n` durations are enough for the quantile `q`: n ≥ 10 / (1 − q).
+pub fn is_enough(n: u64, q: f64) -> bool {
+    n as f64 >= 10.0 / (1.0 - q) - 1e-9
 }
 
 /// Ranks (from 0) whose order statistics enclose the quantile with 95 % confidence, each side

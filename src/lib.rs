@@ -19,6 +19,7 @@ pub mod timeline;
 pub mod finding;
 pub mod judgement;
 pub mod ledger;
+pub mod payload;
 pub mod plan;
 pub mod record;
 pub mod snapshot;

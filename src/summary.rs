@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use crate::{
     estimate::{Quantile, Sample, Span},
     micros::Micros,
+    payload::{PayloadKind, Sizes},
     record::{CellRecord, RunRecord},
-    scenario::Scenario,
-    snapshot::{Job, JobKey, Phase, RequestKey, RequestStats},
+    scenario::{Scenario, ScenarioId},
+    series::Series,
+    snapshot::{ErrorKey, ErrorStats, Health, Job, JobKey, Phase, RequestKey, RequestStats},
     timeline::{JobOutcome, Stage},
     verdict::Verdict,
 };
@@ -48,6 +50,14 @@ impl StageSummary {
     pub fn quantile(&self, q: f64) -> Option<Quantile> {
         self.sample.quantile(q)
     }
+
+    /// The mean; `None` without any job, and when some are unfinished: that of the others would
+    /// be too low.
+    pub fn mean(&self) -> Option<Micros> {
+        (self.sample.censored() == 0)
+            .then(|| self.sample.mean())
+            .flatten()
+    }
 }
 
 /// What polling cost the target.
@@ -84,6 +94,16 @@ pub struct ScenarioSummary {
     pub requests: BTreeMap<RequestKey, RequestStats>,
     /// All of them together.
     pub all: RequestStats,
+    /// Requests before T0 and after the last outcome, outside the clock.
+    pub outside: BTreeMap<RequestKey, RequestStats>,
+    /// Failures of load-phase requests.
+    pub errors: BTreeMap<ErrorKey, ErrorStats>,
+    /// Load-phase requests by the second since each cell's T0.
+    pub series: Series,
+    /// What was sent and fetched, one entry a kind that occurred.
+    pub payloads: Vec<Sizes>,
+    /// The generator.
+    pub health: Health,
     /// Time from T0 to the last outcome, all cells that count.
     pub duration: Micros,
     /// What polling cost.
@@ -98,7 +118,8 @@ impl ScenarioSummary {
         let cells: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == scenario.id).collect();
         let invalid = cells.iter().filter(|c| c.verdict == Verdict::Invalid).count();
         let untrusted = invalid == cells.len() && invalid > 0;
-        let counted = || cells.iter().filter(|c| untrusted || c.verdict != Verdict::Invalid);
+        let counting = counting(run, &scenario.id);
+        let counted = || counting.iter().copied();
         let jobs = || counted().flat_map(|c| c.totals.jobs.values());
 
         let mut requests: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
@@ -106,6 +127,17 @@ impl ScenarioSummary {
         for (key, stats) in counted().flat_map(|c| c.totals.phase(Phase::Load)) {
             requests.entry(key.clone()).or_default().merge(stats);
             all.merge(stats);
+        }
+        let mut outside: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
+        let (mut series, mut health) = (Series::default(), Health::default());
+        for cell in counted() {
+            for (key, stats) in &cell.totals.requests {
+                if key.phase != Phase::Load {
+                    outside.entry(key.clone()).or_default().merge(stats);
+                }
+            }
+            series.merge(&cell.totals.series);
+            health.merge(&cell.totals.health);
         }
         let mut outcomes = BTreeMap::new();
         for kind in JobOutcome::KINDS {
@@ -119,6 +151,15 @@ impl ScenarioSummary {
             residual: cells.iter().map(|c| c.ledger.residual()).sum(),
             outcomes,
             stages: Stage::ALL.into_iter().map(|s| stage(s, jobs())).collect(),
+            outside,
+            errors: errors(&counting),
+            series,
+            payloads: PayloadKind::ALL
+                .into_iter()
+                .map(|kind| Sizes::of(kind, jobs()))
+                .filter(|sizes| sizes.count() > 0)
+                .collect(),
+            health,
             duration: counted().map(|c| c.duration).sum(),
             observer: observer(jobs(), &requests, &all),
             verdict: cells.iter().map(|c| c.verdict).max().unwrap_or(Verdict::Invalid),
@@ -147,6 +188,40 @@ impl ScenarioSummary {
     pub fn failure_ratio(&self) -> f64 {
         if self.submitted == 0 { 0.0 } else { self.not_fetched() as f64 / self.submitted as f64 }
     }
+}
+
+/// The finished cells of a scenario whose figures count: INVALID ones only when there are no
+/// others.
+pub fn counting<'a>(run: &'a RunRecord, scenario: &ScenarioId) -> Vec<&'a CellRecord> {
+    let all: Vec<&CellRecord> = run
+        .measured()
+        .filter(|c| c.cell.scenario == *scenario)
+        .collect();
+    let sound: Vec<&CellRecord> = all
+        .iter()
+        .copied()
+        .filter(|c| c.verdict != Verdict::Invalid)
+        .collect();
+    if sound.is_empty() { all } else { sound }
+}
+
+/// Failures of the endpoints that failed under load. The record does not tell the phases of one
+/// error apart, so an endpoint that fails alike under load and outside it is counted with both.
+fn errors(cells: &[&CellRecord]) -> BTreeMap<ErrorKey, ErrorStats> {
+    let mut all: BTreeMap<ErrorKey, ErrorStats> = BTreeMap::new();
+    for totals in cells.iter().map(|c| &c.totals) {
+        let failed = |e: &ErrorKey| {
+            totals
+                .phase(Phase::Load)
+                .any(|(k, s)| k.method == e.method && k.name == e.name && s.failed.count() > 0)
+        };
+        for (key, stats) in totals.errors.iter().filter(|(k, _)| failed(k)) {
+            all.entry(key.clone())
+                .and_modify(|ours| ours.merge(stats))
+                .or_insert(*stats);
+        }
+    }
+    all
 }
 
 /// The jobs of a cell with their keys, in the order of their submits.
