@@ -40,6 +40,9 @@ pub mod loadtests;
 // Engine.
 pub mod cluster;
 
+// Paper.
+pub mod report;
+
 // Hands.
 pub mod app;
 pub mod cli;
