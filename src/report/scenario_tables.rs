@@ -64,14 +64,14 @@ pub(crate) fn stages(s: &ScenarioSummary) -> Table {
 
 /// Jobs by outcome.
 pub(crate) fn outcomes(s: &ScenarioSummary) -> Table {
-    let mut t = Table::new(
-        format!("{}: outcomes of {} jobs", s.scenario.id, s.submitted),
-        &["outcome", "jobs"],
-    );
-    for kind in JobOutcome::KINDS {
-        let n = s.outcomes.get(kind).copied().unwrap_or(0);
-        t.row(vec![kind.into(), num(n)]);
-    }
+    let columns: Vec<&'static str> = ["outcome", "submitted"]
+        .into_iter()
+        .chain(JobOutcome::KINDS)
+        .collect();
+    let mut t = Table::new(format!("{}: outcomes of jobs", s.scenario.id), &columns);
+    let mut row = vec!["jobs".into(), num(s.submitted)];
+    row.extend(JobOutcome::KINDS.map(|k| num(s.outcomes.get(k).copied().unwrap_or(0))));
+    t.row(row);
     t
 }
 
@@ -210,6 +210,8 @@ pub(crate) fn ledger(run: &RunRecord, s: &ScenarioSummary) -> Table {
         format!("{}: ledger, cell by cell", s.scenario.id),
         &[
             "cell",
+            "verdict",
+            "residual",
             "submitted",
             "fetched",
             "failed",
@@ -222,8 +224,6 @@ pub(crate) fn ledger(run: &RunRecord, s: &ScenarioSummary) -> Table {
             "ghosts",
             "duplicates",
             "vanished",
-            "residual",
-            "verdict",
         ],
     );
     for c in cells_of(run, s) {
@@ -239,8 +239,6 @@ pub(crate) fn ledger(run: &RunRecord, s: &ScenarioSummary) -> Table {
             num(l.ghosts.len()),
             num(l.duplicates.len()),
             num(l.vanished.len()),
-            num(l.residual()),
-            c.verdict.into(),
         ]);
         t.row(row);
     }

@@ -29,6 +29,10 @@ impl Cell {
     fn html(&self) -> String {
         match self {
             Self::Text(s) | Self::Number(s) => escape(s),
+            // A short name stays on one line, whatever the table is squeezed to.
+            Self::Code(s) if s.chars().count() <= 28 => {
+                format!("<code class=\"short\">{}</code>", escape(s))
+            }
             Self::Code(s) => format!("<code>{}</code>", escape(s)),
             Self::Verdict(v) => badge(*v),
         }
@@ -312,7 +316,7 @@ mod tests {
     #[test]
     fn nothing_from_outside_becomes_markup() {
         let html = table().html();
-        assert!(html.contains("<code>a|b&lt;c&gt;</code>"), "{html}");
+        assert!(html.contains(">a|b&lt;c&gt;</code>"), "{html}");
         assert!(html.contains("Jobs &lt;now&gt;"));
         assert_eq!(escape("\"'\u{1b}[1m"), "&quot;&#39;\u{fffd}[1m");
     }

@@ -195,10 +195,10 @@ pub(crate) fn matrix(paper: &Paper<'_>) -> Table {
         "Scenarios: end to end, from sending the submit to the last byte of the results",
         &[
             "scenario",
+            "verdict",
             "jobs × tasks",
             "fault",
             "cells",
-            "invalid",
             "n",
             "fetched",
             "p50",
@@ -206,7 +206,6 @@ pub(crate) fn matrix(paper: &Paper<'_>) -> Table {
             "p95",
             "p95 95 % CI",
             "max",
-            "verdict",
         ],
     );
     let mut untrusted = Vec::new();
@@ -235,40 +234,41 @@ pub(crate) fn untrusted_note(scenarios: &str) -> String {
     )
 }
 
-fn head(scenario: &Scenario) -> Vec<Cell> {
+fn head(scenario: &Scenario, verdict: Cell, cells: String) -> Vec<Cell> {
     vec![
         scenario.id.to_string().into(),
+        verdict,
         num(format!("{} × {}", scenario.concurrent_jobs, scenario.tasks)),
         scenario.fault.to_string().into(),
+        cells.into(),
     ]
 }
 
 fn unmeasured(scenario: &Scenario) -> Vec<Cell> {
-    let mut row = head(scenario);
-    row.push(num(format!("0 of {}", scenario.repetitions)));
-    row.extend(std::iter::repeat_n(num(NONE), 8));
-    row.push("not measured".into());
+    let cells = format!("0 of {}", scenario.repetitions);
+    let mut row = head(scenario, "not measured".into(), cells);
+    row.extend(std::iter::repeat_n(num(NONE), 7));
     row
 }
 
 fn measured(s: &ScenarioSummary) -> Vec<Cell> {
     let e2e = &s.stage(Stage::EndToEnd).sample;
     let (p50, p95) = (e2e.quantile(0.5), e2e.quantile(0.95));
-    let mut row = head(&s.scenario);
+    let fetched = s.outcomes.get("fetched").copied().unwrap_or(0);
+    let invalid = match s.invalid {
+        0 => String::new(),
+        n => format!(", {n} INVALID"),
+    };
+    let cells = format!("{} of {}{invalid}", s.cells, s.scenario.repetitions);
+    let mut row = head(&s.scenario, s.verdict.into(), cells);
     row.extend([
-        num(format!("{} of {}", s.cells, s.scenario.repetitions)),
-        num(s.invalid),
         num(e2e.count()),
-        num(part(
-            s.outcomes.get("fetched").copied().unwrap_or(0),
-            s.submitted,
-        )),
+        num(part(fetched, s.submitted)),
         num(said(p50)),
         num(interval(p50)),
         num(said(p95)),
         num(interval(p95)),
         num(said(e2e.max())),
-        s.verdict.into(),
     ]);
     row
 }

@@ -84,10 +84,10 @@ pub(crate) fn draw(s: &ScenarioSummary) -> Option<Spectrum> {
     })
 }
 
-/// How rare a quantile can be that n values still show: the largest of them stands at n.
+/// Up to the largest of n values, which stands at 2·n: halfway up its own n-th.
 fn of_jobs(at: impl Fn(f64) -> Option<Micros>, n: usize) -> Vec<(f64, Micros)> {
     let mut points = Vec::new();
-    let end = (n.max(1) as f64).log10();
+    let end = (2.0 * n.max(1) as f64).log10();
     for i in 0..=POINTS {
         let rarity = 10f64.powf(end * i as f64 / POINTS as f64);
         let q = (1.0 - 1.0 / rarity).max(1e-9);
@@ -107,8 +107,8 @@ fn of_requests(h: &Histogram) -> Vec<(f64, Micros)> {
     let (mut seen, mut last) = (0, f64::MIN);
     for (value, count) in h.iter() {
         seen += count;
-        let rarity = n as f64 / (n - seen).max(1) as f64;
-        let step = (n as f64).log10() / POINTS as f64;
+        let rarity = n as f64 / ((n - seen) as f64 + 0.5);
+        let step = (2.0 * n as f64).log10() / POINTS as f64;
         if rarity.log10() - last >= step || seen == n {
             last = rarity.log10();
             points.push((rarity, value.clamp(h.min(), h.max())));
