@@ -40,16 +40,11 @@ impl PayloadKind {
                 decoded: job.submit_bytes,
                 latency: sent.took(),
             }),
-            Self::Results => {
-                job.results
-                    .as_ref()
-                    .zip(job.timeline.fetch)
-                    .map(|(results, fetch)| Payload {
-                        wire: results.wire_bytes,
-                        decoded: results.body_bytes,
-                        latency: fetch.took(),
-                    })
-            }
+            Self::Results => job.results.as_ref().zip(job.timeline.fetch).map(|(results, fetch)| Payload {
+                wire: results.wire_bytes,
+                decoded: results.body_bytes,
+                latency: fetch.took(),
+            }),
         }
     }
 }
@@ -82,11 +77,7 @@ impl Sizes {
         let payloads: Vec<Payload> = jobs.filter_map(|j| kind.of(j)).collect();
         let mut sizes: Vec<u64> = payloads.iter().map(|p| p.decoded).collect();
         sizes.sort_unstable();
-        Self {
-            kind,
-            correlation: correlation(&payloads),
-            sizes,
-        }
+        Self { kind, correlation: correlation(&payloads), sizes }
     }
 
     /// How many payloads.
@@ -136,39 +127,20 @@ mod tests {
     use super::*;
 
     fn payload(decoded: u64, latency: u64) -> Payload {
-        Payload {
-            wire: decoded,
-            decoded,
-            latency: Micros(latency),
-        }
+        Payload { wire: decoded, decoded, latency: Micros(latency) }
     }
 
     #[test]
     fn correlation_is_one_on_a_line_and_unknown_without_spread() {
         let line: Vec<Payload> = (1..9).map(|i| payload(i * 10, i * 7 + 3)).collect();
         assert!((correlation(&line).unwrap() - 1.0).abs() < 1e-12);
-        assert_eq!(
-            correlation(&[payload(5, 1), payload(5, 2), payload(5, 3)]),
-            None
-        );
+        assert_eq!(correlation(&[payload(5, 1), payload(5, 2), payload(5, 3)]), None);
         assert_eq!(correlation(&[]), None);
     }
 
     #[test]
     fn quantiles_of_sizes_are_order_statistics() {
-        let sizes = Sizes {
-            kind: PayloadKind::Submit,
-            correlation: None,
-            sizes: (1..=100).collect(),
-        };
-        assert_eq!(
-            (
-                sizes.min(),
-                sizes.quantile(0.5),
-                sizes.quantile(0.95),
-                sizes.max()
-            ),
-            (1, 50, 95, 100)
-        );
+        let sizes = Sizes { kind: PayloadKind::Submit, correlation: None, sizes: (1..=100).collect() };
+        assert_eq!((sizes.min(), sizes.quantile(0.5), sizes.quantile(0.95), sizes.max()), (1, 50, 95, 100));
     }
 }

@@ -292,10 +292,7 @@ impl Totals {
             self.requests.entry(key).or_default().merge(&stats);
         }
         for (key, e) in other.errors {
-            self.errors
-                .entry(key)
-                .and_modify(|ours| ours.merge(&e))
-                .or_insert(e);
+            self.errors.entry(key).and_modify(|ours| ours.merge(&e)).or_insert(e);
         }
         self.series.merge(&other.series);
         for (key, job) in other.jobs {

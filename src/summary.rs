@@ -54,9 +54,7 @@ impl StageSummary {
     /// The mean; `None` without any job, and when some are unfinished: that of the others would
     /// be too low.
     pub fn mean(&self) -> Option<Micros> {
-        (self.sample.censored() == 0)
-            .then(|| self.sample.mean())
-            .flatten()
+        (self.sample.censored() == 0).then(|| self.sample.mean()).flatten()
     }
 }
 
@@ -193,15 +191,8 @@ impl ScenarioSummary {
 /// The finished cells of a scenario whose figures count: INVALID ones only when there are no
 /// others.
 pub fn counting<'a>(run: &'a RunRecord, scenario: &ScenarioId) -> Vec<&'a CellRecord> {
-    let all: Vec<&CellRecord> = run
-        .measured()
-        .filter(|c| c.cell.scenario == *scenario)
-        .collect();
-    let sound: Vec<&CellRecord> = all
-        .iter()
-        .copied()
-        .filter(|c| c.verdict != Verdict::Invalid)
-        .collect();
+    let all: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == *scenario).collect();
+    let sound: Vec<&CellRecord> = all.iter().copied().filter(|c| c.verdict != Verdict::Invalid).collect();
     if sound.is_empty() { all } else { sound }
 }
 
@@ -216,9 +207,7 @@ fn errors(cells: &[&CellRecord]) -> BTreeMap<ErrorKey, ErrorStats> {
                 .any(|(k, s)| k.method == e.method && k.name == e.name && s.failed.count() > 0)
         };
         for (key, stats) in totals.errors.iter().filter(|(k, _)| failed(k)) {
-            all.entry(key.clone())
-                .and_modify(|ours| ours.merge(stats))
-                .or_insert(*stats);
+            all.entry(key.clone()).and_modify(|ours| ours.merge(stats)).or_insert(*stats);
         }
     }
     all

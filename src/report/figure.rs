@@ -65,12 +65,7 @@ pub(crate) fn said(q: Option<Quantile>) -> String {
 pub(crate) fn interval(q: Option<Quantile>) -> String {
     let side = |m: Option<Micros>| m.map_or_else(|| "?".to_owned(), |m| m.to_string());
     match q {
-        Some(Quantile {
-            low: None,
-            high: None,
-            ..
-        })
-        | None => NONE.into(),
+        Some(Quantile { low: None, high: None, .. }) | None => NONE.into(),
         Some(q) => format!("{} … {}", side(q.low), side(q.high)),
     }
 }
@@ -84,21 +79,13 @@ pub(crate) fn of_requests(h: &Histogram, q: f64) -> String {
     if h.count() == 0 {
         return NONE.into();
     }
-    let mark = if estimate::is_enough(h.count(), q) {
-        ""
-    } else {
-        TOO_SMALL
-    };
+    let mark = if estimate::is_enough(h.count(), q) { "" } else { TOO_SMALL };
     format!("{}{mark}", h.quantile(q))
 }
 
 /// `f` of a histogram that counted something.
 pub(crate) fn or_none(h: &Histogram, f: fn(&Histogram) -> Micros) -> String {
-    if h.count() == 0 {
-        NONE.into()
-    } else {
-        f(h).to_string()
-    }
+    if h.count() == 0 { NONE.into() } else { f(h).to_string() }
 }
 
 /// Bytes for people, in powers of ten: `870 B`, `98.9 kB`, `1.13 MB`.
@@ -162,11 +149,6 @@ mod tests {
     #[test]
     fn bytes_keep_three_digits() {
         let said = [7, 999, 1_000, 98_892, 999_999, 1_130_000, 2_500_000_000].map(bytes);
-        assert_eq!(
-            said,
-            [
-                "7 B", "999 B", "1.00 kB", "98.9 kB", "1000 kB", "1.13 MB", "2.50 GB"
-            ]
-        );
+        assert_eq!(said, ["7 B", "999 B", "1.00 kB", "98.9 kB", "1000 kB", "1.13 MB", "2.50 GB"]);
     }
 }

@@ -29,14 +29,10 @@ pub(crate) struct Ruling<'a> {
 pub(crate) fn rulings(run: &RunRecord) -> Vec<Ruling<'_>> {
     let mut rulings: Vec<Ruling<'_>> = Vec::new();
     let of_run = run.checks.iter().map(|c| (c, None));
-    let of_cells = run
-        .measured()
-        .flat_map(|cell| cell.checks.iter().map(move |c| (c, Some(cell))));
+    let of_cells = run.measured().flat_map(|cell| cell.checks.iter().map(move |c| (c, Some(cell))));
     for (check, cell) in of_run.chain(of_cells) {
         let broken = usize::from(check.verdict != Verdict::Pass);
-        let known = rulings
-            .iter_mut()
-            .find(|r| r.rule == check.rule && check.rule != Rule::Threshold);
+        let known = rulings.iter_mut().find(|r| r.rule == check.rule && check.rule != Rule::Threshold);
         let Some(ruling) = known else {
             rulings.push(Ruling {
                 rule: check.rule,
@@ -99,10 +95,7 @@ pub(crate) struct Found<'a> {
 pub(crate) fn findings(run: &RunRecord) -> Vec<Found<'_>> {
     let mut all = Vec::new();
     for scenario in &run.plan.scenarios {
-        let cells: Vec<&CellRecord> = run
-            .measured()
-            .filter(|c| c.cell.scenario == scenario.id)
-            .collect();
+        let cells: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == scenario.id).collect();
         let mut found: Vec<Found<'_>> = Vec::new();
         for finding in cells.iter().flat_map(|c| &c.findings) {
             let Some(known) = found.iter_mut().find(|f| is_like(f.kind, &finding.kind)) else {
@@ -158,17 +151,8 @@ mod tests {
         let rulings = rulings(&run);
         let rows = |rule| rulings.iter().filter(move |r| r.rule == rule).count();
         assert_eq!((rows(Rule::JobsFetched), rows(Rule::LedgerAddsUp)), (1, 1));
-        assert_eq!(
-            rows(Rule::Threshold),
-            run.checks
-                .iter()
-                .filter(|c| c.rule == Rule::Threshold)
-                .count()
-        );
-        let fetched = rulings
-            .iter()
-            .find(|r| r.rule == Rule::JobsFetched)
-            .unwrap();
+        assert_eq!(rows(Rule::Threshold), run.checks.iter().filter(|c| c.rule == Rule::Threshold).count());
+        let fetched = rulings.iter().find(|r| r.rule == Rule::JobsFetched).unwrap();
         assert_eq!(fetched.verdict, Verdict::Fail);
         assert_eq!(fetched.applied, run.measured().count());
         let missing = |c: &CellRecord| c.ledger.ended() - c.ledger.count("fetched");
@@ -179,10 +163,7 @@ mod tests {
     #[test]
     fn a_blurred_stage_is_one_finding_whatever_the_medians() {
         let run = sample::mixed();
-        let blurred = findings(&run)
-            .iter()
-            .filter(|f| blurred(f.kind) == Some(Stage::Queue))
-            .count();
+        let blurred = findings(&run).iter().filter(|f| blurred(f.kind) == Some(Stage::Queue)).count();
         assert_eq!(blurred, run.plan.scenarios.len());
     }
 }

@@ -39,9 +39,7 @@ pub(super) fn log(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
         ))
         .with_start_time(at)
         .with_base_time(at);
-    let mut log = builder
-        .begin_log_with(&mut out, &mut serializer)
-        .expect(IN_MEMORY);
+    let mut log = builder.begin_log_with(&mut out, &mut serializer).expect(IN_MEMORY);
     for cell in cells {
         let start = Duration::from_micros(cell.t0_unix - base);
         for (tag, histogram) in histograms(cell) {
@@ -49,8 +47,7 @@ pub(super) fn log(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
                 continue;
             }
             let dense = histogram.to_dense();
-            log.write_histogram(&dense, start, cell.duration.into(), Tag::new(&tag))
-                .expect(IN_MEMORY);
+            log.write_histogram(&dense, start, cell.duration.into(), Tag::new(&tag)).expect(IN_MEMORY);
         }
     }
     out
@@ -102,22 +99,13 @@ mod tests {
                 let packed = STANDARD.decode(interval.encoded_histogram()).unwrap();
                 let histogram: hdrhistogram::Histogram<u64> =
                     Deserializer::new().deserialize(&mut &packed[..]).unwrap();
-                *counts
-                    .entry(interval.tag().unwrap().to_string())
-                    .or_default() += histogram.len();
+                *counts.entry(interval.tag().unwrap().to_string()).or_default() += histogram.len();
             }
             let e2e = &s.stage(Stage::EndToEnd).sample;
-            assert_eq!(
-                counts.remove("end_to_end").unwrap_or(0),
-                (e2e.count() - e2e.censored()) as u64
-            );
+            assert_eq!(counts.remove("end_to_end").unwrap_or(0), (e2e.count() - e2e.censored()) as u64);
             let ok: u64 = s.requests.values().map(|r| r.ok.count()).sum();
             assert_eq!(counts.values().sum::<u64>(), ok);
         }
-        assert!(
-            String::from_utf8(log(&run, &paper.scenarios[0]))
-                .unwrap()
-                .contains("microseconds")
-        );
+        assert!(String::from_utf8(log(&run, &paper.scenarios[0])).unwrap().contains("microseconds"));
     }
 }

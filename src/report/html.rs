@@ -42,11 +42,7 @@ struct Section {
 
 impl Section {
     fn new(id: &str, title: &str, tables: &[Table]) -> Self {
-        Self {
-            id: id.into(),
-            title: title.into(),
-            body: tables.iter().map(Table::html).collect(),
-        }
+        Self { id: id.into(), title: title.into(), body: tables.iter().map(Table::html).collect() }
     }
 }
 
@@ -97,10 +93,7 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
         Section::new("scenarios", "Scenarios", &[tables::matrix(paper)]),
     ];
     if let Some(why) = &paper.run.stopped {
-        let warning = format!(
-            "<p class=\"warn\">Stopped before its plan was done: {}</p>",
-            escape(why)
-        );
+        let warning = format!("<p class=\"warn\">Stopped before its plan was done: {}</p>", escape(why));
         all[0].body.insert_str(0, &warning);
     }
     let mut rows_left = html_scenario::GANTT_ROWS;
@@ -119,11 +112,7 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
         });
     }
     all.push(payloads(paper));
-    all.push(Section::new(
-        "observer",
-        "Observer cost",
-        &[tables::observer(paper)],
-    ));
+    all.push(Section::new("observer", "Observer cost", &[tables::observer(paper)]));
     all
 }
 
@@ -141,13 +130,8 @@ fn payloads(paper: &Paper<'_>) -> Section {
             .map(|p| p.count())
             .sum();
         let title = format!("Size against latency: {}", kind.as_str());
-        let text = format!(
-            "{} of {of} payloads are drawn; latency on a log scale.",
-            scatter.drawn
-        );
-        section
-            .body
-            .push_str(&figure(&title, &text, "", &scatter.svg));
+        let text = format!("{} of {of} payloads are drawn; latency on a log scale.", scatter.drawn);
+        section.body.push_str(&figure(&title, &text, "", &scatter.svg));
     }
     section
 }
@@ -181,32 +165,15 @@ mod tests {
     #[test]
     fn nothing_from_outside_becomes_markup() {
         let html = page(&Paper::of(&sample::nasty()));
-        assert!(
-            !html.contains("<script"),
-            "a job id made it into the markup"
-        );
-        assert!(
-            html.matches("&lt;script&gt;").count() + html.matches("&#60;script&#62;").count() > 5
-        );
+        assert!(!html.contains("<script"), "a job id made it into the markup");
+        assert!(html.matches("&lt;script&gt;").count() + html.matches("&#60;script&#62;").count() > 5);
     }
 
     #[test]
     fn runs_without_figures_have_every_section() {
-        for run in [
-            sample::empty(),
-            sample::invalid_only(),
-            sample::failed_only(),
-            sample::mixed(),
-        ] {
+        for run in [sample::empty(), sample::invalid_only(), sample::failed_only(), sample::mixed()] {
             let html = page(&Paper::of(&run));
-            for id in [
-                "validity",
-                "findings",
-                "plan",
-                "scenarios",
-                "payloads",
-                "observer",
-            ] {
+            for id in ["validity", "findings", "plan", "scenarios", "payloads", "observer"] {
                 assert!(html.contains(&format!("<section id=\"{id}\"")), "{id}");
             }
             for s in &Paper::of(&run).scenarios {
@@ -225,11 +192,10 @@ mod tests {
     fn every_tag_is_closed() {
         let html = page(&Paper::of(&sample::mixed()));
         for tag in [
-            "section", "table", "figure", "svg", "details", "div", "tr", "td", "th", "ul", "li",
-            "text", "title",
+            "section", "table", "figure", "svg", "details", "div", "tr", "td", "th", "ul", "li", "text",
+            "title",
         ] {
-            let open = html.matches(&format!("<{tag} ")).count()
-                + html.matches(&format!("<{tag}>")).count();
+            let open = html.matches(&format!("<{tag} ")).count() + html.matches(&format!("<{tag}>")).count();
             assert_eq!(open, html.matches(&format!("</{tag}>")).count(), "{tag}");
         }
     }

@@ -131,10 +131,7 @@ fn stage_legend() -> String {
         .into_iter()
         .filter(|s| *s != Stage::EndToEnd)
         .map(|stage| {
-            let key = format!(
-                "<path class=\"{} bar\" d=\"M0 1h34v10h-34z\"/>",
-                stage_class(stage)
-            );
+            let key = format!("<path class=\"{} bar\" d=\"M0 1h34v10h-34z\"/>", stage_class(stage));
             legend_item(&key, stage.as_str())
         })
         .collect();
@@ -151,10 +148,7 @@ fn line_legend<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 fn legend_item(key: &str, name: &str) -> String {
-    format!(
-        "<li><svg viewBox=\"0 0 34 12\" aria-hidden=\"true\">{key}</svg>{}</li>",
-        escape(name)
-    )
+    format!("<li><svg viewBox=\"0 0 34 12\" aria-hidden=\"true\">{key}</svg>{}</li>", escape(name))
 }
 
 fn over_time(s: &ScenarioSummary) -> String {
@@ -167,25 +161,13 @@ fn over_time(s: &ScenarioSummary) -> String {
     };
     let mut out = String::new();
     for (which, title, nothing, n) in [
-        (
-            Which::Ok,
-            "Requests that succeeded",
-            "No request succeeded.",
-            s.all.ok.count(),
-        ),
-        (
-            Which::Failed,
-            "Requests that failed",
-            "No request failed.",
-            s.all.failed.count(),
-        ),
+        (Which::Ok, "Requests that succeeded", "No request succeeded.", s.all.ok.count()),
+        (Which::Failed, "Requests that failed", "No request failed.", s.all.failed.count()),
     ] {
         out.push_str(&match over_time::latency(id, &series, which) {
             None => none(nothing),
             Some(svg) => {
-                let text = format!(
-                    "n={n}, all cells laid over each other at their T0, one point a {point}."
-                );
+                let text = format!("n={n}, all cells laid over each other at their T0, one point a {point}.");
                 figure(title, &text, &legend, &svg)
             }
         });
@@ -202,10 +184,7 @@ fn percentiles(s: &ScenarioSummary) -> String {
     };
     let mut text = "Requests that succeeded, by endpoint, and jobs from end to end; a curve ends where unfinished jobs begin.".to_owned();
     if spectrum.left_out > 0 {
-        text.push_str(&format!(
-            " {} rarer endpoints are in the table only.",
-            spectrum.left_out
-        ));
+        text.push_str(&format!(" {} rarer endpoints are in the table only.", spectrum.left_out));
     }
     let legend = line_legend(spectrum.curves.iter().map(String::as_str));
     figure("HDR percentile spectrum", &text, &legend, &spectrum.svg)

@@ -49,11 +49,7 @@ fn push_job(out: &mut String, key: JobKey, job: &Job) {
     for stage in Stage::ALL {
         push_stage(out, job, stage);
     }
-    for n in [
-        u64::from(job.timeline.polls),
-        job.timeline.poll_bytes,
-        job.submit_bytes,
-    ] {
+    for n in [u64::from(job.timeline.polls), job.timeline.poll_bytes, job.submit_bytes] {
         out.push(',');
         push_int(out, n);
     }
@@ -141,9 +137,6 @@ mod tests {
     fn names_from_outside_are_quoted() {
         let run = sample::nasty();
         let rows = sample::rows(csv(&run, &Paper::of(&run).scenarios[0]).as_bytes());
-        assert!(
-            rows.iter()
-                .any(|r| r[6].contains("<script>") && r[6].contains('"'))
-        );
+        assert!(rows.iter().any(|r| r[6].contains("<script>") && r[6].contains('"')));
     }
 }

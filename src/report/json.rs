@@ -125,11 +125,7 @@ impl<'a> OfScenario<'a> {
             residual: s.residual,
             duration: s.duration.as_ms(),
             stages: s.stages.iter().map(OfStage::of).collect(),
-            requests: s
-                .requests
-                .iter()
-                .map(|(k, r)| OfEndpoint::of(k, r))
-                .collect(),
+            requests: s.requests.iter().map(|(k, r)| OfEndpoint::of(k, r)).collect(),
             payloads: s
                 .payloads
                 .iter()
@@ -185,17 +181,12 @@ impl OfStage {
             ("max", sample.max()),
         ];
         let names = |which: fn(&Quantile) -> bool| {
-            figures
-                .iter()
-                .filter(|(_, q)| q.as_ref().is_some_and(which))
-                .map(|(name, _)| *name)
-                .collect()
+            figures.iter().filter(|(_, q)| q.as_ref().is_some_and(which)).map(|(name, _)| *name).collect()
         };
         let [p50, p90, p95, p99, max] = figures.map(|(_, q)| q);
         let value = |q: Option<Quantile>| q.map(|q| q.value.as_ms());
-        let side = |q: Option<Quantile>, side: fn(Quantile) -> Option<Micros>| {
-            q.and_then(side).map(Micros::as_ms)
-        };
+        let side =
+            |q: Option<Quantile>, side: fn(Quantile) -> Option<Micros>| q.and_then(side).map(Micros::as_ms);
         Self {
             stage: stage.stage.as_str(),
             source: stage.source.as_str(),
@@ -313,12 +304,7 @@ mod tests {
         assert_eq!(value["exit"], 5);
         assert_eq!(value["scenarios"][0]["id"], "S1");
         assert_eq!(value["scenarios"][0]["stages"].as_array().unwrap().len(), 6);
-        let files: Vec<&str> = value["files"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
+        let files: Vec<&str> = value["files"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert!(files.contains(&"run.json") && files.contains(&"timings/S1_stats.csv"));
     }
 
@@ -330,9 +316,6 @@ mod tests {
         assert_eq!(e2e["stage"], "end_to_end");
         assert!(e2e["mean"].is_null());
         assert!(e2e["at_least"].as_array().unwrap().contains(&"max".into()));
-        assert!(
-            value["scenarios"][0]["stages"][4]["p50"].is_null(),
-            "nothing was fetched"
-        );
+        assert!(value["scenarios"][0]["stages"][4]["p50"].is_null(), "nothing was fetched");
     }
 }

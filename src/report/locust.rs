@@ -25,28 +25,19 @@ const HISTORY: &str = "Timestamp,User Count,Type,Name,Requests/s,Failures/s,50%,
 const FAILURES: &str = "Method,Name,Error,Occurrences,First Seen,Last Seen";
 const EXCEPTIONS: &str = "Count,Message,Traceback,Nodes";
 
-const PERCENTILES: [f64; 11] = [
-    0.50, 0.66, 0.75, 0.80, 0.90, 0.95, 0.98, 0.99, 0.999, 0.9999, 1.0,
-];
+const PERCENTILES: [f64; 11] = [0.50, 0.66, 0.75, 0.80, 0.90, 0.95, 0.98, 0.99, 0.999, 0.9999, 1.0];
 /// Seconds over which a history row looks back.
 const WINDOW: usize = 10;
 
 /// `_stats.csv`: an endpoint a row, by name and then method; `Aggregated` last.
 pub(super) fn stats(s: &ScenarioSummary) -> Vec<u8> {
-    let mut endpoints: Vec<(&str, &str, &RequestStats)> = s
-        .requests
-        .iter()
-        .map(|(k, r)| (k.name.as_str(), k.method.as_str(), r))
-        .collect();
+    let mut endpoints: Vec<(&str, &str, &RequestStats)> =
+        s.requests.iter().map(|(k, r)| (k.name.as_str(), k.method.as_str(), r)).collect();
     endpoints.sort_by_key(|(name, method, _)| (*name, *method));
     endpoints.push(("Aggregated", "", &s.all));
     let seconds = s.duration.as_secs();
     let rate = |n: u64| {
-        if seconds > 0.0 {
-            n as f64 / seconds
-        } else {
-            0.0
-        }
+        if seconds > 0.0 { n as f64 / seconds } else { 0.0 }
     };
     let rows = endpoints.into_iter().map(|(name, method, r)| {
         let mut entry = Entry::default();
@@ -169,11 +160,7 @@ impl Entry {
     /// Requests, failures, median, average, least, most, average size.
     fn totals(&self) -> [String; 7] {
         let mean = Micros(self.all.sum.0.checked_div(self.requests).unwrap_or(0));
-        let size = if self.requests == 0 {
-            0.0
-        } else {
-            self.body_bytes as f64 / self.requests as f64
-        };
+        let size = if self.requests == 0 { 0.0 } else { self.body_bytes as f64 / self.requests as f64 };
         [
             self.requests.to_string(),
             self.failures.to_string(),
@@ -275,10 +262,7 @@ mod tests {
             head(history(&run, s)),
             "Timestamp,User Count,Type,Name,Requests/s,Failures/s,50%,66%,75%,80%,90%,95%,98%,99%,99.9%,99.99%,100%,Total Request Count,Total Failure Count,Total Median Response Time,Total Average Response Time,Total Min Response Time,Total Max Response Time,Total Average Content Size"
         );
-        assert_eq!(
-            head(failures(s)),
-            "Method,Name,Error,Occurrences,First Seen,Last Seen"
-        );
+        assert_eq!(head(failures(s)), "Method,Name,Error,Occurrences,First Seen,Last Seen");
         assert_eq!(exceptions(), b"Count,Message,Traceback,Nodes\n");
     }
 
@@ -291,16 +275,10 @@ mod tests {
             assert_eq!((&total[0], &total[1]), ("", "Aggregated"));
             assert_eq!(endpoints.len(), s.requests.len());
             for column in [2, 3] {
-                let sum: u64 = endpoints
-                    .iter()
-                    .map(|r| r[column].parse::<u64>().unwrap())
-                    .sum();
+                let sum: u64 = endpoints.iter().map(|r| r[column].parse::<u64>().unwrap()).sum();
                 assert_eq!(sum, total[column].parse::<u64>().unwrap());
             }
-            let names: Vec<(String, String)> = endpoints
-                .iter()
-                .map(|r| (r[1].into(), r[0].into()))
-                .collect();
+            let names: Vec<(String, String)> = endpoints.iter().map(|r| (r[1].into(), r[0].into())).collect();
             assert!(names.is_sorted(), "{names:?}");
         }
     }
@@ -313,10 +291,8 @@ mod tests {
             let (total, last) = (stats.last().unwrap(), history.last().unwrap());
             let totals: Vec<&str> = total.iter().skip(2).take(7).collect();
             assert_eq!(last.iter().skip(17).collect::<Vec<_>>(), totals);
-            let seconds: u64 = summary::counting(&run, &s.scenario.id)
-                .iter()
-                .map(|c| c.duration.0 / 1_000_000 + 1)
-                .sum();
+            let seconds: u64 =
+                summary::counting(&run, &s.scenario.id).iter().map(|c| c.duration.0 / 1_000_000 + 1).sum();
             assert!(history.len() as u64 >= seconds);
         }
     }
@@ -326,10 +302,7 @@ mod tests {
         let run = sample::mixed();
         let rows = sample::rows(&failures(&Paper::of(&run).scenarios[1]));
         assert!(!rows.is_empty());
-        assert!(
-            rows.iter().all(|r| r[4].ends_with('Z') && r[4].len() == 20),
-            "{rows:?}"
-        );
+        assert!(rows.iter().all(|r| r[4].ends_with('Z') && r[4].len() == 20), "{rows:?}");
     }
 
     #[test]
@@ -356,10 +329,7 @@ mod tests {
         let mut h = Histogram::default();
         (1..=10).for_each(|ms| h.record(Micros(ms * 1_000)));
         times.add(&h);
-        assert_eq!(
-            times.percentiles(),
-            ["6", "7", "8", "9", "10", "10", "10", "10", "10", "10", "10"]
-        );
+        assert_eq!(times.percentiles(), ["6", "7", "8", "9", "10", "10", "10", "10", "10", "10", "10"]);
         let mut entry = Entry::default();
         entry.add(&h, &Histogram::default(), 0);
         assert_eq!(entry.median(), "5");

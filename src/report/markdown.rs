@@ -17,11 +17,7 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         let _ = writeln!(out, "# {STAND_IN}\n\n{STAND_IN_MEANS}\n");
     }
     if let Some(why) = &run.stopped {
-        let _ = writeln!(
-            out,
-            "Stopped before its plan was done: {}\n",
-            escape_markdown(why)
-        );
+        let _ = writeln!(out, "Stopped before its plan was done: {}\n", escape_markdown(why));
     }
     section(&mut out, "Scenarios", [tables::matrix(paper)]);
     section(&mut out, "Exit criteria", [tables::checklist(paper)]);
@@ -39,27 +35,15 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         each().flat_map(|s| [scenario_tables::requests(s), scenario_tables::errors(s)]),
     );
     section(&mut out, "Payloads", [tables::payloads(paper)]);
-    section(
-        &mut out,
-        "Ledger",
-        each().map(|s| scenario_tables::ledger(run, s)),
-    );
+    section(&mut out, "Ledger", each().map(|s| scenario_tables::ledger(run, s)));
     section(&mut out, "Observer cost", [tables::observer(paper)]);
-    section(
-        &mut out,
-        "Generator health",
-        each().map(|s| scenario_tables::health(run, s)),
-    );
+    section(&mut out, "Generator health", each().map(|s| scenario_tables::health(run, s)));
     out.truncate(out.trim_end().len());
     out.push('\n');
     out
 }
 
-fn section(
-    out: &mut String,
-    title: &str,
-    tables: impl IntoIterator<Item = crate::report::table::Table>,
-) {
+fn section(out: &mut String, title: &str, tables: impl IntoIterator<Item = crate::report::table::Table>) {
     let _ = writeln!(out, "## {title}\n");
     let before = out.len();
     for table in tables {
@@ -91,11 +75,7 @@ mod tests {
 
     #[test]
     fn runs_without_figures_have_every_section() {
-        for run in [
-            sample::empty(),
-            sample::invalid_only(),
-            sample::failed_only(),
-        ] {
+        for run in [sample::empty(), sample::invalid_only(), sample::failed_only()] {
             let text = summary(&Paper::of(&run));
             for title in [
                 "Scenarios",

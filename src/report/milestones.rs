@@ -51,25 +51,13 @@ pub(crate) fn of(cells: &[&CellRecord]) -> Vec<Milestones> {
 pub(crate) fn moments(job: &Job, stage: Stage) -> Option<(Between, Option<Between>)> {
     let t = &job.timeline;
     let submit = t.submit?;
-    let exactly = |m: Micros| Between {
-        after: m,
-        before: m,
-    };
-    let accepted = Between {
-        after: submit.sent,
-        before: submit.done,
-    };
+    let exactly = |m: Micros| Between { after: m, before: m };
+    let accepted = Between { after: submit.sent, before: submit.done };
     match stage {
         Stage::Submit => Some((exactly(submit.sent), Some(exactly(submit.done)))),
         Stage::Queue => (!t.seen.is_empty()).then(|| (accepted, t.reached(JobState::Running))),
-        Stage::Run => Some((
-            t.reached(JobState::Running)?,
-            t.reached(JobState::MergingQueued),
-        )),
-        Stage::Merge => Some((
-            t.reached(JobState::MergingQueued)?,
-            t.reached(JobState::Completed),
-        )),
+        Stage::Run => Some((t.reached(JobState::Running)?, t.reached(JobState::MergingQueued))),
+        Stage::Merge => Some((t.reached(JobState::MergingQueued)?, t.reached(JobState::Completed))),
         Stage::Fetch => t.fetch.map(|f| (exactly(f.sent), Some(exactly(f.done)))),
         Stage::EndToEnd => Some((exactly(submit.sent), t.fetch.map(|f| exactly(f.done)))),
     }
@@ -77,15 +65,10 @@ pub(crate) fn moments(job: &Job, stage: Stage) -> Option<(Between, Option<Betwee
 
 fn bounds(job: &Job, stage: Stage) -> Option<(Span, Span)> {
     let sent = job.timeline.submit?.sent;
-    let since = |b: Between| Span {
-        least: b.after.saturating_sub(sent),
-        most: Some(b.before.saturating_sub(sent)),
-    };
+    let since =
+        |b: Between| Span { least: b.after.saturating_sub(sent), most: Some(b.before.saturating_sub(sent)) };
     let (begin, end) = moments(job, stage)?;
-    let end = end.map_or_else(
-        || Span::at_least(job.timeline.ended.saturating_sub(sent)),
-        since,
-    );
+    let end = end.map_or_else(|| Span::at_least(job.timeline.ended.saturating_sub(sent)), since);
     Some((since(begin), end))
 }
 

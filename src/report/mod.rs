@@ -53,10 +53,7 @@ pub struct Paper<'a> {
 impl<'a> Paper<'a> {
     /// Adds a run's figures up.
     pub fn of(run: &'a RunRecord) -> Self {
-        Self {
-            run,
-            scenarios: ScenarioSummary::of_run(run),
-        }
+        Self { run, scenarios: ScenarioSummary::of_run(run) }
     }
 
     /// The run's verdict; one that was never judged cannot be trusted.
@@ -191,19 +188,13 @@ pub fn write_all(run: &RunRecord, folder: &Path) -> Result<Vec<PathBuf>, RecordE
     for drawing in &drawings {
         let path = folder.join(drawing.path());
         let parent = path.parent().unwrap_or(folder);
-        fs::create_dir_all(parent).map_err(|source| RecordError::Io {
-            path: parent.to_owned(),
-            source,
-        })?;
+        fs::create_dir_all(parent).map_err(|source| RecordError::Io { path: parent.to_owned(), source })?;
     }
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
     let draw = || {
         while let Some(drawing) = drawings.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(error) = write_whole(&folder.join(drawing.path()), &drawing.draw(&paper)) {
-                failed
-                    .lock()
-                    .expect("no thread panics with the lock")
-                    .get_or_insert(error);
+                failed.lock().expect("no thread panics with the lock").get_or_insert(error);
             }
         }
     };
@@ -234,10 +225,8 @@ mod tests {
         let run = sample::mixed();
         let folder = tempfile::tempdir().unwrap();
         let written = write_all(&run, folder.path()).unwrap();
-        let names: Vec<&str> = written
-            .iter()
-            .map(|p| p.strip_prefix(folder.path()).unwrap().to_str().unwrap())
-            .collect();
+        let names: Vec<&str> =
+            written.iter().map(|p| p.strip_prefix(folder.path()).unwrap().to_str().unwrap()).collect();
         assert_eq!(
             names,
             [
@@ -287,11 +276,7 @@ mod tests {
     /// The same figure in every format that has it.
     #[test]
     fn formats_agree() {
-        for run in [
-            sample::mixed(),
-            sample::failed_only(),
-            sample::invalid_only(),
-        ] {
+        for run in [sample::mixed(), sample::failed_only(), sample::invalid_only()] {
             let paper = Paper::of(&run);
             let html = html::page(&paper);
             let markdown = markdown::summary(&paper);
@@ -316,10 +301,7 @@ mod tests {
                             None => assert_eq!(in_csv, ""),
                             Some(ms) => assert_eq!(in_csv, figure::ms(Micros::from_ms(ms))),
                         }
-                        let bound = in_json["at_least"]
-                            .as_array()
-                            .unwrap()
-                            .contains(&name.into());
+                        let bound = in_json["at_least"].as_array().unwrap().contains(&name.into());
                         assert_eq!(rows[k][column].starts_with(">= "), bound);
                     }
                     for q in [0.5, 0.95] {
@@ -334,10 +316,7 @@ mod tests {
                 assert_eq!(total[2].parse::<u64>().unwrap(), s.all.count());
                 assert_eq!(total[3].parse::<u64>().unwrap(), s.all.failed.count());
                 let jobs = sample::rows(jobs::csv(&run, s).as_bytes());
-                let counted = jobs
-                    .iter()
-                    .filter(|r| s.untrusted || &r[24] != "INVALID")
-                    .count();
+                let counted = jobs.iter().filter(|r| s.untrusted || &r[24] != "INVALID").count();
                 assert_eq!(counted as u64, s.submitted);
             }
         }
@@ -363,11 +342,7 @@ mod tests {
         for drawing in drawings(&paper) {
             let began = Instant::now();
             let bytes = drawing.draw(&paper).len();
-            println!(
-                "{}: {bytes} bytes in {:?}",
-                drawing.path().display(),
-                began.elapsed()
-            );
+            println!("{}: {bytes} bytes in {:?}", drawing.path().display(), began.elapsed());
         }
         let began = Instant::now();
         write_all(&run, folder).unwrap();
@@ -380,10 +355,6 @@ mod tests {
     #[ignore = "for people"]
     fn a_report_to_look_at() {
         let folder = std::env::var_os("SPRINGTIDE_TEST_REPORT").map(PathBuf::from);
-        write_all(
-            &sample::mixed(),
-            &folder.expect("SPRINGTIDE_TEST_REPORT names a folder"),
-        )
-        .unwrap();
+        write_all(&sample::mixed(), &folder.expect("SPRINGTIDE_TEST_REPORT names a folder")).unwrap();
     }
 }

@@ -55,10 +55,7 @@ mod tests {
             let rows = sample::rows(csv(&run, s).as_bytes());
             let count: u64 = s.payloads.iter().map(|p| p.count()).sum();
             assert_eq!(rows.len() as u64, count);
-            assert!(
-                rows.iter()
-                    .all(|r| r.len() == 7 && &r[0] == run.run_id.as_str())
-            );
+            assert!(rows.iter().all(|r| r.len() == 7 && &r[0] == run.run_id.as_str()));
         }
     }
 }

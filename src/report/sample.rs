@@ -8,8 +8,7 @@ use crate::{
     record::{Build, CellRecord, Host, RunRecord, SCHEMA, Target},
     scenario::{FaultMode, Scenario},
     snapshot::{
-        Cancel, ErrorKey, ErrorStats, Job, JobKey, Listed, Phase, RequestKey, RequestStats,
-        Results, Totals,
+        Cancel, ErrorKey, ErrorStats, Job, JobKey, Listed, Phase, RequestKey, RequestStats, Results, Totals,
     },
     timeline::{Clocked, JobOutcome, JobState, JobTimeline},
 };
@@ -43,9 +42,7 @@ pub(super) fn mixed() -> RunRecord {
             _ => Fate::Fetched,
         }
     });
-    run.thresholds = ["job.p95<60s", "submit.p99<1ms for S2"]
-        .map(|t| t.parse().unwrap())
-        .to_vec();
+    run.thresholds = ["job.p95<60s", "submit.p99<1ms for S2"].map(|t| t.parse().unwrap()).to_vec();
     run.plan.overrides = vec!["S1: 4 repetitions instead of 10".into()];
     judgement::close(&mut run);
     run
@@ -103,27 +100,9 @@ pub(super) fn nasty() -> RunRecord {
             *what = EVIL.into();
         }
     }
-    totals.errors = totals
-        .errors
-        .into_iter()
-        .map(|(key, e)| {
-            (
-                ErrorKey {
-                    error: EVIL.into(),
-                    ..key
-                },
-                e,
-            )
-        })
-        .collect();
-    run.cells.push(CellRecord::close(
-        old.cell,
-        &plan,
-        totals,
-        old.t0_unix,
-        old.workers,
-        None,
-    ));
+    totals.errors =
+        totals.errors.into_iter().map(|(key, e)| (ErrorKey { error: EVIL.into(), ..key }, e)).collect();
+    run.cells.push(CellRecord::close(old.cell, &plan, totals, old.t0_unix, old.workers, None));
     judgement::close(&mut run);
     run
 }
@@ -151,17 +130,9 @@ pub(super) fn run(
         cells: Plan::cells(42, &scenarios, true),
         scenarios,
         overrides: Vec::new(),
-        input: InputFacts {
-            name: "proton-beam.json".into(),
-            sha256: "1f".repeat(32),
-            bytes: 4_817,
-        },
+        input: InputFacts { name: "proton-beam.json".into(), sha256: "1f".repeat(32), bytes: 4_817 },
         accounts: Accounts::Registered,
-        settings: Settings {
-            job_timeout: Micros(60_000_000),
-            jobs_per_user,
-            ..Settings::default()
-        },
+        settings: Settings { job_timeout: Micros(60_000_000), jobs_per_user, ..Settings::default() },
     };
     let started: jiff::Timestamp = "2026-10-01T12:00:00Z".parse().unwrap();
     let mut t0 = started.as_microsecond() as u64 + 2_000_000;
@@ -171,11 +142,7 @@ pub(super) fn run(
         let warm_up = cell.kind == CellKind::WarmUp;
         let record = CellRecord::close(cell, &plan, totals, t0, [(0, 9)].into(), None);
         t0 += record.duration.0 + 3_000_000;
-        cells.push(if warm_up {
-            record.without_totals()
-        } else {
-            record
-        });
+        cells.push(if warm_up { record.without_totals() } else { record });
     }
     let mut run = RunRecord {
         schema: SCHEMA,
@@ -218,28 +185,10 @@ pub(super) fn run(
 
 /// Everything measured in a cell.
 fn measure(cell: &Cell, jobs_per_user: u32, t0: u64, fate: &impl Fn(&Cell, u32) -> Fate) -> Totals {
-    let mut m = Measuring {
-        dice: Dice(cell.seed | 1),
-        t0,
-        totals: Totals::default(),
-    };
+    let mut m = Measuring { dice: Dice(cell.seed | 1), t0, totals: Totals::default() };
     for user in 0..cell.users {
-        m.request(
-            Phase::Setup,
-            "PUT",
-            "/auth/register",
-            Micros::ZERO,
-            31_000,
-            Ok((201, 180)),
-        );
-        m.request(
-            Phase::Setup,
-            "POST",
-            "/auth/login",
-            Micros::ZERO,
-            24_000,
-            Ok((202, 420)),
-        );
+        m.request(Phase::Setup, "PUT", "/auth/register", Micros::ZERO, 31_000, Ok((201, 180)));
+        m.request(Phase::Setup, "POST", "/auth/login", Micros::ZERO, 24_000, Ok((202, 420)));
         let mut at = m.dice.up_to(20_000);
         for nth in 0..jobs_per_user {
             let key = JobKey { user, nth };
@@ -250,14 +199,7 @@ fn measure(cell: &Cell, jobs_per_user: u32, t0: u64, fate: &impl Fn(&Cell, u32) 
         m.totals.health.waiting += Micros(at - at / 50);
         m.totals.health.in_flight += Micros(at / 60);
     }
-    m.request(
-        Phase::Settle,
-        "GET",
-        "/user/simulations",
-        Micros::ZERO,
-        12_000,
-        Ok((200, 2_400)),
-    );
+    m.request(Phase::Settle, "GET", "/user/simulations", Micros::ZERO, 12_000, Ok((200, 2_400)));
     let target = &mut m.totals.target;
     target.accounts_read = cell.users;
     m.totals.health.cpu = Micros(m.totals.health.user_time.0 / 40);
@@ -285,11 +227,7 @@ impl Measuring {
     ) -> Clocked {
         let took = Micros(took / 2 + self.dice.up_to(took));
         let done = sent + took;
-        let key = RequestKey {
-            phase,
-            method: method.into(),
-            name: name.into(),
-        };
+        let key = RequestKey { phase, method: method.into(), name: name.into() };
         let stats: &mut RequestStats = self.totals.requests.entry(key).or_default();
         let body = answer.map_or(30, |(_, body)| body);
         let status = answer.map_or_else(|(status, _)| status, |(status, _)| status);
@@ -310,17 +248,9 @@ impl Measuring {
             if in_series {
                 second.failed.record(took);
             }
-            let key = ErrorKey {
-                method: method.into(),
-                name: name.into(),
-                error: error.into(),
-            };
+            let key = ErrorKey { method: method.into(), name: name.into(), error: error.into() };
             let now = self.t0 + done.0;
-            let one = ErrorStats {
-                count: 1,
-                first: now,
-                last: now,
-            };
+            let one = ErrorStats { count: 1, first: now, last: now };
             let all = &mut self.totals.errors;
             all.entry(key).and_modify(|e| e.merge(&one)).or_insert(one);
         } else {
@@ -340,10 +270,7 @@ impl Measuring {
 
     /// Runs a job from its submit on and returns when it ended.
     fn job(&mut self, cell: &Cell, key: JobKey, at: u64, fate: Fate) -> Micros {
-        let title = format!(
-            "{}-{}-{}-{}",
-            cell.scenario, cell.repetition, key.user, key.nth
-        );
+        let title = format!("{}-{}-{}-{}", cell.scenario, cell.repetition, key.user, key.nth);
         let id = format!("job-{:08x}-{}-{}", cell.seed as u32, key.user, key.nth);
         let mut job = Job {
             worker: key.user % 2,
@@ -376,34 +303,20 @@ impl Measuring {
         let submit = self.load("POST", "/jobs/direct", Micros(at), 35_000, 92);
         job.timeline.submitted(submit);
         if fate != Fate::Vanished {
-            let row = Listed {
-                title,
-                end_time: (fate != Fate::Stuck).then(|| "2026-10-01T12:01:00".into()),
-            };
+            let row = Listed { title, end_time: (fate != Fate::Stuck).then(|| "2026-10-01T12:01:00".into()) };
             self.totals.target.listed.insert(id, row);
         }
         let mut now = self.poll_to_the_end(cell, &mut job, submit, fate);
         match fate {
             Fate::Failed => job.outcome = JobOutcome::Failed,
             Fate::Stuck => {
-                job.outcome = JobOutcome::TimedOut {
-                    in_state: JobState::Running,
-                };
+                job.outcome = JobOutcome::TimedOut { in_state: JobState::Running };
                 job.cancel = Some(Cancel::Done);
                 now = Micros(at + 60_000_000);
             }
             Fate::Broken => {
-                self.request(
-                    Phase::Load,
-                    "GET",
-                    "/results",
-                    now,
-                    60_000,
-                    Err((200, "results are not JSON")),
-                );
-                job.outcome = JobOutcome::Broken {
-                    what: "results are not JSON".into(),
-                };
+                self.request(Phase::Load, "GET", "/results", now, 60_000, Err((200, "results are not JSON")));
+                job.outcome = JobOutcome::Broken { what: "results are not JSON".into() };
             }
             Fate::Fetched | Fate::Vanished | Fate::Rejected => {
                 let body = 1_030_000 + self.dice.up_to(400);
@@ -426,13 +339,7 @@ impl Measuring {
     }
 
     /// Polls until a terminal state is seen; returns when it was.
-    fn poll_to_the_end(
-        &mut self,
-        cell: &Cell,
-        job: &mut Job,
-        submit: Clocked,
-        fate: Fate,
-    ) -> Micros {
+    fn poll_to_the_end(&mut self, cell: &Cell, job: &mut Job, submit: Clocked, fate: Fate) -> Micros {
         let (tasks, dice) = (u64::from(cell.tasks), &mut self.dice);
         let running = submit.done.0 + 150_000 + dice.up_to(700_000);
         let queued = running + 400_000 * tasks + dice.up_to(900_000);
@@ -452,10 +359,7 @@ impl Measuring {
                 _ => JobState::Completed,
             };
             job.timeline.observe(state, poll, 880);
-            self.totals
-                .health
-                .lag
-                .record(Micros(20 + self.dice.up_to(900)));
+            self.totals.health.lag.record(Micros(20 + self.dice.up_to(900)));
             at = poll.done.0;
             if state.is_terminal() || fate == Fate::Stuck && at > submit.sent.0 + 59_000_000 {
                 return poll.done;
@@ -476,10 +380,7 @@ struct Dice(u64);
 
 impl Dice {
     fn up_to(&mut self, most: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % most.max(1)
     }
 }

@@ -36,9 +36,7 @@ pub(crate) fn stages(s: &ScenarioSummary) -> Table {
     );
     for stage in &s.stages {
         let sample = &stage.sample;
-        let some = |m: Option<crate::micros::Micros>| {
-            num(m.map_or_else(|| NONE.into(), |m| m.to_string()))
-        };
+        let some = |m: Option<crate::micros::Micros>| num(m.map_or_else(|| NONE.into(), |m| m.to_string()));
         let (p50, p95) = (stage.quantile(0.5), stage.quantile(0.95));
         t.row(vec![
             stage.stage.to_string().into(),
@@ -64,10 +62,7 @@ pub(crate) fn stages(s: &ScenarioSummary) -> Table {
 
 /// Jobs by outcome.
 pub(crate) fn outcomes(s: &ScenarioSummary) -> Table {
-    let columns: Vec<&'static str> = ["outcome", "submitted"]
-        .into_iter()
-        .chain(JobOutcome::KINDS)
-        .collect();
+    let columns: Vec<&'static str> = ["outcome", "submitted"].into_iter().chain(JobOutcome::KINDS).collect();
     let mut t = Table::new(format!("{}: outcomes of jobs", s.scenario.id), &columns);
     let mut row = vec!["jobs".into(), num(s.submitted)];
     row.extend(JobOutcome::KINDS.map(|k| num(s.outcomes.get(k).copied().unwrap_or(0))));
@@ -91,12 +86,8 @@ pub(crate) fn requests(s: &ScenarioSummary) -> Table {
 pub(crate) fn outside(s: &ScenarioSummary) -> Table {
     let title = format!("{}: requests outside the clock", s.scenario.id);
     let of = |phase: Phase, name: &str| {
-        let requests: BTreeMap<RequestKey, RequestStats> = s
-            .outside
-            .iter()
-            .filter(|(k, _)| k.phase == phase)
-            .map(|(k, r)| (k.clone(), r.clone()))
-            .collect();
+        let requests: BTreeMap<RequestKey, RequestStats> =
+            s.outside.iter().filter(|(k, _)| k.phase == phase).map(|(k, r)| (k.clone(), r.clone())).collect();
         endpoints(title.clone(), &requests).with_first("phase", name.into())
     };
     let mut t = of(Phase::Setup, "setup").and(of(Phase::Settle, "settle"));
@@ -135,11 +126,7 @@ fn endpoints(title: String, requests: &BTreeMap<RequestKey, RequestStats>) -> Ta
 }
 
 fn endpoint(method: Cell, name: Cell, r: &RequestStats) -> Vec<Cell> {
-    let statuses: Vec<String> = r
-        .statuses
-        .iter()
-        .map(|(s, n)| format!("{s}: {n}"))
-        .collect();
+    let statuses: Vec<String> = r.statuses.iter().map(|(s, n)| format!("{s}: {n}")).collect();
     vec![
         method,
         name,
@@ -166,14 +153,7 @@ fn endpoint(method: Cell, name: Cell, r: &RequestStats) -> Vec<Cell> {
 pub(crate) fn errors(s: &ScenarioSummary) -> Table {
     let mut t = Table::new(
         format!("{}: errors", s.scenario.id),
-        &[
-            "method",
-            "name",
-            "error",
-            "count",
-            "first seen",
-            "last seen",
-        ],
+        &["method", "name", "error", "count", "first seen", "last seen"],
     );
     for (key, e) in &s.errors {
         t.row(vec![
@@ -230,16 +210,8 @@ pub(crate) fn ledger(run: &RunRecord, s: &ScenarioSummary) -> Table {
         let l = &c.ledger;
         let mut row = vec![format!("#{}", c.cell.repetition).into(), num(l.submitted)];
         row.extend(JobOutcome::KINDS.map(|k| num(l.count(k))));
-        row.push(if l.reconciled {
-            num(l.listed)
-        } else {
-            num("unread")
-        });
-        row.extend([
-            num(l.ghosts.len()),
-            num(l.duplicates.len()),
-            num(l.vanished.len()),
-        ]);
+        row.push(if l.reconciled { num(l.listed) } else { num("unread") });
+        row.extend([num(l.ghosts.len()), num(l.duplicates.len()), num(l.vanished.len())]);
         t.row(row);
     }
     t.note("Residual: submits without an outcome, ghosts, duplicates and vanished jobs. Anything but zero makes the cell INVALID.");

@@ -4,13 +4,9 @@
 /// A header line as it stands, then the rows.
 pub(super) fn csv(header: &str, rows: impl IntoIterator<Item = Vec<String>>) -> Vec<u8> {
     let mut bytes = format!("{header}\n").into_bytes();
-    let mut writer = csv::WriterBuilder::new()
-        .has_headers(false)
-        .from_writer(&mut bytes);
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(&mut bytes);
     for row in rows {
-        writer
-            .write_record(row)
-            .expect("rows are of one length, and writing to memory does not fail");
+        writer.write_record(row).expect("rows are of one length, and writing to memory does not fail");
     }
     drop(writer);
     bytes

@@ -75,9 +75,6 @@ mod tests {
         let e2e = rows.iter().find(|r| &r[2] == "end_to_end").unwrap();
         assert!(e2e[5].parse::<u64>().unwrap() > 0);
         assert!(e2e[11].starts_with(">= "), "{e2e:?}");
-        assert_eq!(
-            &e2e[12], "",
-            "a mean without the unfinished ones is too low"
-        );
+        assert_eq!(&e2e[12], "", "a mean without the unfinished ones is too low");
     }
 }

@@ -88,12 +88,7 @@ pub(crate) struct Table {
 impl Table {
     /// An empty one.
     pub(crate) fn new(caption: impl Into<String>, columns: &[&'static str]) -> Self {
-        Self {
-            caption: caption.into(),
-            columns: columns.to_vec(),
-            rows: Vec::new(),
-            notes: Vec::new(),
-        }
+        Self { caption: caption.into(), columns: columns.to_vec(), rows: Vec::new(), notes: Vec::new() }
     }
 
     /// Adds a row; it has as many cells as there are columns.
@@ -140,11 +135,7 @@ impl Table {
     }
 
     fn is_numeric(&self, column: usize) -> bool {
-        !self.rows.is_empty()
-            && self
-                .rows
-                .iter()
-                .all(|r| matches!(r[column], Cell::Number(_)))
+        !self.rows.is_empty() && self.rows.iter().all(|r| matches!(r[column], Cell::Number(_)))
     }
 
     /// As HTML, in a box of its own that scrolls when the page is narrower.
@@ -156,11 +147,7 @@ impl Table {
             "<div class=\"scroll\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\"><table><caption>{caption}</caption><thead><tr>"
         );
         for (i, column) in self.columns.iter().enumerate() {
-            let class = if self.is_numeric(i) {
-                " class=\"n\""
-            } else {
-                ""
-            };
+            let class = if self.is_numeric(i) { " class=\"n\"" } else { "" };
             let _ = write!(out, "<th scope=\"col\"{class}>{}</th>", escape(column));
         }
         out.push_str("</tr></thead><tbody>");
@@ -182,11 +169,7 @@ impl Table {
             out.push_str("</tr>");
         }
         if self.rows.is_empty() {
-            let _ = write!(
-                out,
-                "<tr><td colspan=\"{}\">none</td></tr>",
-                self.columns.len()
-            );
+            let _ = write!(out, "<tr><td colspan=\"{}\">none</td></tr>", self.columns.len());
         }
         out.push_str("</tbody></table></div>\n");
         for note in &self.notes {
@@ -203,9 +186,8 @@ impl Table {
             return out;
         }
         let _ = writeln!(out, "| {} |", self.columns.join(" | "));
-        let rules: Vec<&str> = (0..self.columns.len())
-            .map(|i| if self.is_numeric(i) { "---:" } else { "---" })
-            .collect();
+        let rules: Vec<&str> =
+            (0..self.columns.len()).map(|i| if self.is_numeric(i) { "---:" } else { "---" }).collect();
         let _ = writeln!(out, "| {} |", rules.join(" | "));
         for row in &self.rows {
             let cells: Vec<String> = row.iter().map(Cell::markdown).collect();
@@ -220,17 +202,11 @@ impl Table {
 
     /// As plain text, columns in line; without caption and notes.
     pub(crate) fn text(&self) -> String {
-        let cells: Vec<Vec<String>> = self
-            .rows
-            .iter()
-            .map(|r| r.iter().map(|c| one_line(&c.text())).collect())
-            .collect();
+        let cells: Vec<Vec<String>> =
+            self.rows.iter().map(|r| r.iter().map(|c| one_line(&c.text())).collect()).collect();
         let width = |i: usize| {
             let heads = std::iter::once(self.columns[i].chars().count());
-            heads
-                .chain(cells.iter().map(|r| r[i].chars().count()))
-                .max()
-                .unwrap_or(0)
+            heads.chain(cells.iter().map(|r| r[i].chars().count())).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let mut out = String::new();
@@ -298,9 +274,7 @@ pub(crate) fn escape_markdown(text: &str) -> String {
 
 /// Text on one line, without control characters.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -326,10 +300,7 @@ mod tests {
         let t = table();
         assert!(t.html().contains("4.56 s"));
         assert!(t.markdown().contains("| `a\\|b<c>` | 4.56 s | **FAIL** |"));
-        assert_eq!(
-            t.text(),
-            "  id         p50  verdict\n  a|b<c>  4.56 s  FAIL\n"
-        );
+        assert_eq!(t.text(), "  id         p50  verdict\n  a|b<c>  4.56 s  FAIL\n");
     }
 
     #[test]

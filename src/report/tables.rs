@@ -26,9 +26,7 @@ pub(crate) fn checklist(paper: &Paper<'_>) -> Table {
         &["rule", "verdict", "held", "where", "evidence"],
     );
     for r in fold::rulings(paper.run) {
-        let place = r.cell.map_or("run".into(), |c| {
-            format!("{} #{}", c.cell.scenario, c.cell.repetition)
-        });
+        let place = r.cell.map_or("run".into(), |c| format!("{} #{}", c.cell.scenario, c.cell.repetition));
         t.row(vec![
             r.rule.as_str().into(),
             r.verdict.into(),
@@ -47,22 +45,14 @@ pub(crate) fn findings(paper: &Paper<'_>) -> Table {
         &["scenario", "finding", "about", "count", "cells", "examples"],
     );
     for f in fold::findings(paper.run) {
-        let about = if f.kind.is_about_us() {
-            "how we looked"
-        } else {
-            "the target"
-        };
+        let about = if f.kind.is_about_us() { "how we looked" } else { "the target" };
         t.row(vec![
             f.scenario.to_string().into(),
             f.kind.to_string().into(),
             about.into(),
             num(f.count),
             num(format!("{} of {}", f.cells, f.of_cells)),
-            if f.examples.is_empty() {
-                NONE.into()
-            } else {
-                code(f.examples.join(", "))
-            },
+            if f.examples.is_empty() { NONE.into() } else { code(f.examples.join(", ")) },
         ]);
     }
     t
@@ -76,52 +66,23 @@ pub(crate) fn facts(paper: &Paper<'_>) -> Table {
     let mut fact = |what: &str, value: Cell| t.row(vec![what.into(), value]);
     fact("run", code(&run.run_id));
     fact("started", run.started.to_string().into());
-    fact(
-        "last cell ended",
-        run.finished
-            .map_or_else(|| "not yet".into(), |f| f.to_string())
-            .into(),
-    );
+    fact("last cell ended", run.finished.map_or_else(|| "not yet".into(), |f| f.to_string()).into());
     if let Some(why) = &run.stopped {
         fact("stopped", why.as_str().into());
     }
     fact("command", code(&run.command));
-    let kind = if run.target.stand_in {
-        "built-in stand-in, "
-    } else {
-        ""
-    };
+    let kind = if run.target.stand_in { "built-in stand-in, " } else { "" };
     fact("target", format!("{kind}{}", run.target.url).into());
     fact("target says", code(&run.target.hello));
-    fact(
-        "target's server",
-        run.target.server.as_deref().unwrap_or(NONE).into(),
-    );
-    fact(
-        "target keeps connections",
-        if run.target.keep_alive { "yes" } else { "no" }.into(),
-    );
+    fact("target's server", run.target.server.as_deref().unwrap_or(NONE).into());
+    fact("target keeps connections", if run.target.keep_alive { "yes" } else { "no" }.into());
     fact("seed", code(plan.seed.to_string()));
     fact("plan hash", code(plan.hash()));
-    fact(
-        "matrix",
-        format!("{}, SHA-256 {}", plan.matrix_name, plan.matrix_sha256).into(),
-    );
-    let overrides = if plan.overrides.is_empty() {
-        "none".to_owned()
-    } else {
-        plan.overrides.join("; ")
-    };
+    fact("matrix", format!("{}, SHA-256 {}", plan.matrix_name, plan.matrix_sha256).into());
+    let overrides = if plan.overrides.is_empty() { "none".to_owned() } else { plan.overrides.join("; ") };
     fact("overrides", overrides.into());
     let input = &plan.input;
-    fact(
-        "input",
-        format!(
-            "{}, {} bytes, SHA-256 {}",
-            input.name, input.bytes, input.sha256
-        )
-        .into(),
-    );
+    fact("input", format!("{}, {} bytes, SHA-256 {}", input.name, input.bytes, input.sha256).into());
     fact(
         "accounts",
         match plan.accounts {
@@ -131,11 +92,7 @@ pub(crate) fn facts(paper: &Paper<'_>) -> Table {
         .into(),
     );
     let pause = |m: Micros| {
-        if m == Micros::ZERO {
-            "none".into()
-        } else {
-            m.to_string()
-        }
+        if m == Micros::ZERO { "none".into() } else { m.to_string() }
     };
     fact(
         "users",
@@ -148,28 +105,17 @@ pub(crate) fn facts(paper: &Paper<'_>) -> Table {
                 || format!("{} job(s) per user", settings.jobs_per_user),
                 |t| format!("job after job for {t}")
             ),
-            settings.spawn_rate.map_or_else(
-                || "all start at T0".into(),
-                |r| format!("{r} start per second")
-            ),
+            settings.spawn_rate.map_or_else(|| "all start at T0".into(), |r| format!("{r} start per second")),
             pause(settings.cool_down),
         )
         .into(),
     );
-    let cells = format!(
-        "{} of {} measured",
-        run.measured().count(),
-        plan.measured().count()
-    );
+    let cells = format!("{} of {} measured", run.measured().count(), plan.measured().count());
     fact("cells", cells.into());
     let build = &run.build;
     fact(
         "springtide",
-        format!(
-            "{} ({}, {}), Goose {}",
-            build.version, build.revision, build.profile, build.goose
-        )
-        .into(),
+        format!("{} ({}, {}), Goose {}", build.version, build.revision, build.profile, build.goose).into(),
     );
     let host = &run.host;
     fact(
@@ -210,10 +156,7 @@ pub(crate) fn matrix(paper: &Paper<'_>) -> Table {
     );
     let mut untrusted = Vec::new();
     for scenario in &paper.run.plan.scenarios {
-        let summary = paper
-            .scenarios
-            .iter()
-            .find(|s| s.scenario.id == scenario.id);
+        let summary = paper.scenarios.iter().find(|s| s.scenario.id == scenario.id);
         t.row(summary.map_or_else(|| unmeasured(scenario), measured));
         if summary.is_some_and(|s| s.untrusted) {
             untrusted.push(scenario.id.to_string());
@@ -305,9 +248,7 @@ pub(crate) fn payloads(paper: &Paper<'_>) -> Table {
                 num(said(latency.quantile(0.5))),
                 num(said(latency.quantile(0.95))),
                 num(said(latency.max())),
-                num(sizes
-                    .correlation
-                    .map_or_else(|| NONE.into(), |r| format!("{r:.2}"))),
+                num(sizes.correlation.map_or_else(|| NONE.into(), |r| format!("{r:.2}"))),
             ]);
         }
     }
@@ -319,13 +260,7 @@ pub(crate) fn payloads(paper: &Paper<'_>) -> Table {
 pub(crate) fn observer(paper: &Paper<'_>) -> Table {
     let mut t = Table::new(
         "Observer cost: what looking cost the target",
-        &[
-            "scenario",
-            "jobs",
-            "polls per job",
-            "bytes of polling",
-            "share of API time",
-        ],
+        &["scenario", "jobs", "polls per job", "bytes of polling", "share of API time"],
     );
     for s in &paper.scenarios {
         t.row(vec![

@@ -55,14 +55,9 @@ fn scenario(out: &mut String, s: &ScenarioSummary) {
         s.submitted,
         outcomes(s),
     );
-    let narrow = ["min", "p90", "p99", "mean"]
-        .into_iter()
-        .fold(stages(s), Table::without);
+    let narrow = ["min", "p90", "p99", "mean"].into_iter().fold(stages(s), Table::without);
     out.push_str(&narrow.text());
-    let small = s
-        .stages
-        .iter()
-        .any(|stage| stage.quantile(0.95).is_some_and(|q| !q.supported));
+    let small = s.stages.iter().any(|stage| stage.quantile(0.95).is_some_and(|q| !q.supported));
     if small {
         out.push_str("  † n too small (p50 needs 20, p95 200): read the interval\n");
     }
@@ -78,11 +73,7 @@ fn outcomes(s: &ScenarioSummary) -> String {
         .filter(|(_, n)| **n > 0)
         .map(|(kind, n)| format!("{n} {}", kind.replace('_', " ")))
         .collect();
-    if some.is_empty() {
-        "none ended".into()
-    } else {
-        some.join(", ")
-    }
+    if some.is_empty() { "none ended".into() } else { some.join(", ") }
 }
 
 fn findings(run: &RunRecord) -> Table {
@@ -104,9 +95,7 @@ fn broken(run: &RunRecord) -> Table {
         if r.verdict == Verdict::Pass {
             continue;
         }
-        let place = r.cell.map_or("run".into(), |c| {
-            format!("{} #{}", c.cell.scenario, c.cell.repetition)
-        });
+        let place = r.cell.map_or("run".into(), |c| format!("{} #{}", c.cell.scenario, c.cell.repetition));
         t.row(vec![
             r.verdict.into(),
             r.rule.as_str().into(),
@@ -128,9 +117,7 @@ pub fn result_line(run: &RunRecord, exit: Exit) -> String {
         .filter(|r| r.verdict == verdict && verdict != Verdict::Pass)
         .max_by_key(|r| r.rule != Rule::RunComplete)
         .map(|r| {
-            let place = r
-                .cell
-                .map(|c| format!(" ({} #{})", c.cell.scenario, c.cell.repetition));
+            let place = r.cell.map(|c| format!(" ({} #{})", c.cell.scenario, c.cell.repetition));
             format!("{}: {}{}", r.rule, r.evidence, place.unwrap_or_default())
         });
     let said = match (verdict, reason) {
@@ -173,17 +160,11 @@ mod tests {
         );
         let failed = sample::failed_only();
         let line = result_line(&failed, Exit::of(failed.all_checks()));
-        assert!(
-            line.starts_with("RESULT: FAIL every job was fetched: 0 of "),
-            "{line}"
-        );
+        assert!(line.starts_with("RESULT: FAIL every job was fetched: 0 of "), "{line}");
         assert!(line.ends_with("(exit 1)"), "{line}");
         let invalid = sample::invalid_only();
         let line = result_line(&invalid, Exit::of(invalid.all_checks()));
-        assert!(
-            line.starts_with("RESULT: INVALID the job ledger adds up: "),
-            "{line}"
-        );
+        assert!(line.starts_with("RESULT: INVALID the job ledger adds up: "), "{line}");
         assert!(line.ends_with("(exit 5)"), "{line}");
     }
 

@@ -15,13 +15,7 @@ use crate::{
 };
 
 /// The stages that follow each other.
-const STAGES: [Stage; 5] = [
-    Stage::Submit,
-    Stage::Queue,
-    Stage::Run,
-    Stage::Merge,
-    Stage::Fetch,
-];
+const STAGES: [Stage; 5] = [Stage::Submit, Stage::Queue, Stage::Run, Stage::Merge, Stage::Fetch];
 
 /// A drawn cell.
 #[derive(Debug)]
@@ -42,18 +36,8 @@ pub(crate) fn draw(cell: &CellRecord, most: usize) -> Option<Gantt> {
         return None;
     }
     let row = if chosen.len() <= 40 { 16.0 } else { 8.0 };
-    let frame = Frame {
-        left: 64.0,
-        right: WIDTH - 86.0,
-        top: 6.0,
-        bottom: 6.0 + row * chosen.len() as f64,
-    };
-    let label = format!(
-        "Gantt of {} jobs of {} #{}",
-        chosen.len(),
-        cell.cell.scenario,
-        cell.cell.repetition
-    );
+    let frame = Frame { left: 64.0, right: WIDTH - 86.0, top: 6.0, bottom: 6.0 + row * chosen.len() as f64 };
+    let label = format!("Gantt of {} jobs of {} #{}", chosen.len(), cell.cell.scenario, cell.cell.repetition);
     let mut p = Picture::new(frame.bottom + 40.0, &label);
     let x = frame.time_axis(&mut p, cell.duration, "time since T0");
     let mut bars: BTreeMap<(Stage, bool), String> = BTreeMap::new();
@@ -74,31 +58,13 @@ pub(crate) fn draw(cell: &CellRecord, most: usize) -> Option<Gantt> {
     }
     for (i, (key, job)) in chosen.iter().enumerate() {
         let top = frame.top + row * i as f64;
-        rows_words(
-            &mut p,
-            &frame,
-            (top, row),
-            *key,
-            job,
-            x.at(job.timeline.ended.0 as f64),
-        );
+        rows_words(&mut p, &frame, (top, row), *key, job, x.at(job.timeline.ended.0 as f64));
     }
-    Some(Gantt {
-        svg: p.finish(),
-        drawn: chosen.len(),
-        of: cell.totals.jobs.len(),
-    })
+    Some(Gantt { svg: p.finish(), drawn: chosen.len(), of: cell.totals.jobs.len() })
 }
 
 /// What stands beside a row, and what it says when pointed at.
-fn rows_words(
-    p: &mut Picture,
-    frame: &Frame,
-    (top, row): (f64, f64),
-    key: JobKey,
-    job: &Job,
-    end: f64,
-) {
+fn rows_words(p: &mut Picture, frame: &Frame, (top, row): (f64, f64), key: JobKey, job: &Job, end: f64) {
     let is_fetched = job.outcome == JobOutcome::Fetched;
     let base = top + row / 2.0 + 4.0;
     if row > 10.0 {

@@ -28,20 +28,14 @@ pub(crate) struct Picture {
 impl Picture {
     /// An empty one; `label` is read out where the picture cannot be seen.
     pub(crate) fn new(height: f64, label: &str) -> Self {
-        Self {
-            body: String::new(),
-            height,
-            label: label.to_owned(),
-        }
+        Self { body: String::new(), height, label: label.to_owned() }
     }
 
     /// A straight line.
     pub(crate) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
         let (x1, y1, x2, y2) = (short(from.0), short(from.1), short(to.0), short(to.1));
-        let _ = write!(
-            self.body,
-            "<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>"
-        );
+        let _ =
+            write!(self.body, "<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>");
     }
 
     /// A filled or stroked path, as `d` has it; nothing when it is empty.
@@ -85,11 +79,7 @@ impl Picture {
 /// A number with one decimal, and without where it is whole: pictures are most of the page.
 pub(crate) fn short(v: f64) -> String {
     let tenths = (v * 10.0).round() as i64;
-    if tenths % 10 == 0 {
-        (tenths / 10).to_string()
-    } else {
-        format!("{}", tenths as f64 / 10.0)
-    }
+    if tenths % 10 == 0 { (tenths / 10).to_string() } else { format!("{}", tenths as f64 / 10.0) }
 }
 
 /// A rectangle as part of a path.
@@ -136,10 +126,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!(
-            [0.0, 12.04, 3.96, -0.5].map(short),
-            ["0", "12", "4", "-0.5"]
-        );
+        assert_eq!([0.0, 12.04, 3.96, -0.5].map(short), ["0", "12", "4", "-0.5"]);
     }
 
     #[test]

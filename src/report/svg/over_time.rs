@@ -57,11 +57,7 @@ impl Coarse {
             let one: Series = Series([(n / width, second.clone())].into());
             points.merge(&one);
         }
-        Self {
-            width,
-            most: Micros((last / width + 1) * width * 1_000_000),
-            points,
-        }
+        Self { width, most: Micros((last / width + 1) * width * 1_000_000), points }
     }
 
     /// Every point with the middle of its stretch, in order; `None` between points that do not
@@ -85,12 +81,7 @@ impl Coarse {
     }
 }
 
-const FRAME: Frame = Frame {
-    left: 64.0,
-    right: WIDTH - 24.0,
-    top: 8.0,
-    bottom: 208.0,
-};
+const FRAME: Frame = Frame { left: 64.0, right: WIDTH - 24.0, top: 8.0, bottom: 208.0 };
 
 /// Draws the quantiles of one kind of request; `None` when there was none.
 pub(crate) fn latency(id: &str, series: &Coarse, which: Which) -> Option<String> {
@@ -127,10 +118,7 @@ pub(crate) fn latency(id: &str, series: &Coarse, which: Which) -> Option<String>
 
 /// Draws the jobs in flight, all cells together; `None` when there was no job.
 pub(crate) fn in_flight(id: &str, series: &Coarse) -> Option<String> {
-    let frame = Frame {
-        bottom: 88.0,
-        ..FRAME
-    };
+    let frame = Frame { bottom: 88.0, ..FRAME };
     let mut now = 0i64;
     let mut steps = vec![(0u64, 0i64)];
     for (&n, second) in &series.points.0 {
@@ -138,18 +126,13 @@ pub(crate) fn in_flight(id: &str, series: &Coarse) -> Option<String> {
         steps.push(((n + 1) * series.width * 1_000_000, now));
     }
     let most = steps.iter().map(|s| s.1).max().filter(|m| *m > 0)?;
-    let mut p = Picture::new(
-        frame.bottom + 40.0,
-        &format!("{id}: jobs in flight over time"),
-    );
+    let mut p = Picture::new(frame.bottom + 40.0, &format!("{id}: jobs in flight over time"));
     let y = Scale::linear(most as f64, frame.bottom, frame.top);
     for tick in [0, most] {
         frame.tick_left(&mut p, y.at(tick as f64), &tick.to_string());
     }
     let x = frame.time_axis(&mut p, series.most, "time since T0 of each cell");
-    let line = steps
-        .iter()
-        .map(|(t, jobs)| Some((x.at(*t as f64), y.at(*jobs as f64))));
+    let line = steps.iter().map(|(t, jobs)| Some((x.at(*t as f64), y.at(*jobs as f64))));
     p.path("l0", &polyline(line));
     Some(p.finish())
 }
@@ -162,19 +145,11 @@ mod tests {
     fn a_long_series_is_added_up_not_sampled() {
         let mut series = Series::default();
         for n in 0..10_000u64 {
-            series
-                .at(Micros(n * 1_000_000))
-                .ok
-                .record(Micros(1_000 + n));
+            series.at(Micros(n * 1_000_000)).ok.record(Micros(1_000 + n));
         }
         let coarse = Coarse::of(&series);
         assert!(coarse.points.0.len() as u64 <= POINTS);
-        let count: u64 = coarse
-            .walk(Which::Ok)
-            .iter()
-            .flatten()
-            .map(|(_, h)| h.count())
-            .sum();
+        let count: u64 = coarse.walk(Which::Ok).iter().flatten().map(|(_, h)| h.count()).sum();
         assert_eq!(count, 10_000);
         assert_eq!(latency("S1", &coarse, Which::Failed), None);
     }

@@ -16,35 +16,19 @@ impl Scale {
     /// Zero to `most`, evenly.
     pub(crate) fn linear(most: f64, start: f64, end: f64) -> Self {
         let to = if most > 0.0 { most } else { 1.0 };
-        Self {
-            from: 0.0,
-            to,
-            start,
-            end,
-            log: false,
-        }
+        Self { from: 0.0, to, start, end, log: false }
     }
 
     /// Whole decades that hold `least` to `most`.
     pub(crate) fn decades(least: f64, most: f64, start: f64, end: f64) -> Self {
         let from = least.max(1.0).log10().floor();
         let to = most.max(1.0).log10().ceil().max(from + 1.0);
-        Self {
-            from,
-            to,
-            start,
-            end,
-            log: true,
-        }
+        Self { from, to, start, end, log: true }
     }
 
     /// Where a value stands, kept within the picture.
     pub(crate) fn at(&self, value: f64) -> f64 {
-        let v = if self.log {
-            value.max(1e-9).log10()
-        } else {
-            value
-        };
+        let v = if self.log { value.max(1e-9).log10() } else { value };
         let share = ((v - self.from) / (self.to - self.from)).clamp(0.0, 1.0);
         self.start + share * (self.end - self.start)
     }
@@ -52,9 +36,7 @@ impl Scale {
     /// Values worth a tick, rising: every decade, or about six round ones.
     pub(crate) fn ticks(&self) -> Vec<f64> {
         if self.log {
-            return (self.from as i32..=self.to as i32)
-                .map(|e| 10f64.powi(e))
-                .collect();
+            return (self.from as i32..=self.to as i32).map(|e| 10f64.powi(e)).collect();
         }
         let step = round_step(self.to / 6.0);
         let mut ticks = Vec::new();
@@ -76,16 +58,11 @@ fn round_step(least: f64) -> f64 {
 
 /// The same for seconds, where minutes and hours are round.
 fn round_seconds(least: f64) -> f64 {
-    let clock = [
-        15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0,
-    ];
+    let clock = [15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0];
     if least <= 10.0 {
         return round_step(least);
     }
-    clock
-        .into_iter()
-        .find(|s| *s >= least)
-        .unwrap_or_else(|| 3_600.0 * round_step(least / 3_600.0))
+    clock.into_iter().find(|s| *s >= least).unwrap_or_else(|| 3_600.0 * round_step(least / 3_600.0))
 }
 
 /// The frame that a chart is drawn into.
@@ -172,10 +149,7 @@ mod tests {
 
     #[test]
     fn ticks_are_round() {
-        assert_eq!(
-            Scale::linear(42.0, 0.0, 1.0).ticks(),
-            [0.0, 10.0, 20.0, 30.0, 40.0]
-        );
+        assert_eq!(Scale::linear(42.0, 0.0, 1.0).ticks(), [0.0, 10.0, 20.0, 30.0, 40.0]);
         assert_eq!(
             [0.0, 500.0, 20e3, 2e6, 90e6, 150e6].map(tick_time),
             ["0", "500 µs", "20 ms", "2 s", "90 s", "2.5 min"]

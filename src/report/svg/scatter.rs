@@ -24,11 +24,8 @@ pub(crate) struct Scatter {
 
 /// Draws the payloads of one kind; `None` when there was none.
 pub(crate) fn draw(paper: &Paper<'_>, kind: PayloadKind) -> Option<Scatter> {
-    let cells: Vec<_> = paper
-        .scenarios
-        .iter()
-        .flat_map(|s| summary::counting(paper.run, &s.scenario.id))
-        .collect();
+    let cells: Vec<_> =
+        paper.scenarios.iter().flat_map(|s| summary::counting(paper.run, &s.scenario.id)).collect();
     let each = (POINTS / cells.len().max(1)).max(1);
     let step = cells.len().div_ceil(POINTS).max(1);
     let payloads: Vec<Payload> = cells
@@ -40,12 +37,7 @@ pub(crate) fn draw(paper: &Paper<'_>, kind: PayloadKind) -> Option<Scatter> {
     let least = payloads.iter().map(|p| p.latency).min()?;
     let most = payloads.iter().map(|p| p.latency).max()?;
     let largest = payloads.iter().map(|p| p.decoded).max()?;
-    let frame = Frame {
-        left: 64.0,
-        right: WIDTH - 24.0,
-        top: 8.0,
-        bottom: 168.0,
-    };
+    let frame = Frame { left: 64.0, right: WIDTH - 24.0, top: 8.0, bottom: 168.0 };
     let label = format!("Size against latency of {} payloads", kind.as_str());
     let mut p = Picture::new(frame.bottom + 40.0, &label);
     let y = frame.latency_axis(&mut p, least.max(Micros(1)), most);
@@ -60,8 +52,5 @@ pub(crate) fn draw(paper: &Paper<'_>, kind: PayloadKind) -> Option<Scatter> {
         dots.push_str(&format!("M{} {}h.01", short(a), short(b)));
     }
     p.path("dots", &dots);
-    Some(Scatter {
-        svg: p.finish(),
-        drawn: payloads.len(),
-    })
+    Some(Scatter { svg: p.finish(), drawn: payloads.len() })
 }

@@ -29,18 +29,11 @@ pub(crate) struct Spectrum {
 pub(crate) fn draw(s: &ScenarioSummary) -> Option<Spectrum> {
     let mut curves: Vec<(String, u64, Vec<(f64, Micros)>)> = Vec::new();
     let e2e = &s.stage(Stage::EndToEnd).sample;
-    let jobs = of_jobs(
-        |q| e2e.quantile(q).filter(|q| !q.at_least).map(|q| q.value),
-        e2e.count(),
-    );
+    let jobs = of_jobs(|q| e2e.quantile(q).filter(|q| !q.at_least).map(|q| q.value), e2e.count());
     if !jobs.is_empty() {
         curves.push(("end to end".into(), e2e.count() as u64, jobs));
     }
-    let mut endpoints: Vec<_> = s
-        .requests
-        .iter()
-        .filter(|(_, r)| r.ok.count() > 0)
-        .collect();
+    let mut endpoints: Vec<_> = s.requests.iter().filter(|(_, r)| r.ok.count() > 0).collect();
     endpoints.sort_by_key(|(_, r)| std::cmp::Reverse(r.ok.count()));
     let room = CURVES - curves.len();
     let left_out = endpoints.len().saturating_sub(room);
@@ -53,12 +46,7 @@ pub(crate) fn draw(s: &ScenarioSummary) -> Option<Spectrum> {
     let most = all().map(|p| p.1).max()?;
     let rarest = all().map(|p| p.0).fold(10.0, f64::max);
 
-    let frame = Frame {
-        left: 64.0,
-        right: WIDTH - 24.0,
-        top: 8.0,
-        bottom: 268.0,
-    };
+    let frame = Frame { left: 64.0, right: WIDTH - 24.0, top: 8.0, bottom: 268.0 };
     let label = format!("Percentile spectrum of {}", s.scenario.id);
     let mut p = Picture::new(frame.bottom + 40.0, &label);
     let y = frame.latency_axis(&mut p, least, most);
@@ -69,17 +57,12 @@ pub(crate) fn draw(s: &ScenarioSummary) -> Option<Spectrum> {
     frame.tick_below(&mut p, x.at(2.0), &percentile(2.0));
     frame.title_below(&mut p, "percentile, spread as 1 / (1 − q)");
     for (i, (_, _, points)) in curves.iter().enumerate() {
-        let line = points
-            .iter()
-            .map(|(rarity, v)| Some((x.at(*rarity), y.at(v.0 as f64))));
+        let line = points.iter().map(|(rarity, v)| Some((x.at(*rarity), y.at(v.0 as f64))));
         p.path(&format!("l{i}"), &polyline(line));
     }
     Some(Spectrum {
         svg: p.finish(),
-        curves: curves
-            .into_iter()
-            .map(|(name, n, _)| format!("{name} (n={n})"))
-            .collect(),
+        curves: curves.into_iter().map(|(name, n, _)| format!("{name} (n={n})")).collect(),
         left_out,
     })
 }

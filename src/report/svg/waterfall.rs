@@ -18,12 +18,7 @@ const ROW: f64 = 44.0;
 pub(crate) fn draw(s: &ScenarioSummary, milestones: &[Milestones]) -> Option<String> {
     let entered: Vec<&Milestones> = milestones.iter().filter(|m| m.begin.count() > 0).collect();
     let most = entered.iter().filter_map(|m| reach(&m.end)).max()?;
-    let frame = Frame {
-        left: 92.0,
-        right: WIDTH - 24.0,
-        top: 8.0,
-        bottom: 8.0 + ROW * entered.len() as f64,
-    };
+    let frame = Frame { left: 92.0, right: WIDTH - 24.0, top: 8.0, bottom: 8.0 + ROW * entered.len() as f64 };
     let label = format!("Waterfall of the stages of {}", s.scenario.id);
     let mut p = Picture::new(frame.bottom + 40.0, &label);
     let x = frame.time_axis(&mut p, most, "time since the submit was sent");
@@ -46,12 +41,7 @@ pub(crate) fn draw(s: &ScenarioSummary, milestones: &[Milestones]) -> Option<Str
         let (Some(begin), Some(end)) = (m.begin.quantile(0.5), m.end.quantile(0.5)) else {
             continue;
         };
-        p.text(
-            "name",
-            (frame.left - 8.0, top + 20.0),
-            "end",
-            m.stage.as_str(),
-        );
+        p.text("name", (frame.left - 8.0, top + 20.0), "end", m.stage.as_str());
         let (from, to) = (x.at(begin.value.0 as f64), x.at(end.value.0 as f64));
         let mut bar = String::new();
         push_rect(&mut bar, from, top + 8.0, (to - from).max(1.5), 14.0);
@@ -64,11 +54,7 @@ pub(crate) fn draw(s: &ScenarioSummary, milestones: &[Milestones]) -> Option<Str
             p.text("name", (to + 3.0, top + 20.0), "start", "→");
         }
         p.text("label", (frame.left + 4.0, top + 36.0), "start", &figures);
-        p.hint(
-            (frame.left, top),
-            (frame.right - frame.left, ROW),
-            &format!("{}: {figures}", m.stage),
-        );
+        p.hint((frame.left, top), (frame.right - frame.left, ROW), &format!("{}: {figures}", m.stage));
     }
     Some(p.finish())
 }
@@ -85,10 +71,7 @@ fn span(q: Quantile, sample: &Sample) -> (Micros, Micros) {
     let half = sample.half_width().unwrap_or_default();
     let low = q.value.saturating_sub(half);
     let high = q.value + half;
-    (
-        q.low.map_or(low, |l| l.min(low)),
-        q.high.map_or(high, |h| h.max(high)),
-    )
+    (q.low.map_or(low, |l| l.min(low)), q.high.map_or(high, |h| h.max(high)))
 }
 
 fn whisker(p: &mut Picture, x: &super::scale::Scale, q: Quantile, sample: &Sample, y: f64) {
