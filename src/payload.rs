@@ -72,12 +72,11 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Collects those of some jobs.
-    pub fn of<'a>(kind: PayloadKind, jobs: impl Iterator<Item = &'a Job>) -> Self {
-        let payloads: Vec<Payload> = jobs.filter_map(|j| kind.of(j)).collect();
+    /// Sorts those of some jobs in.
+    pub fn of(kind: PayloadKind, payloads: &[Payload]) -> Self {
         let mut sizes: Vec<u64> = payloads.iter().map(|p| p.decoded).collect();
         sizes.sort_unstable();
-        Self { kind, correlation: correlation(&payloads), sizes }
+        Self { kind, correlation: correlation(payloads), sizes }
     }
 
     /// How many payloads.

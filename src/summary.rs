@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    estimate::{Quantile, Sample, Span},
+    estimate::{Collecting, Quantile, Sample},
     micros::Micros,
-    payload::{PayloadKind, Sizes},
+    payload::{Payload, PayloadKind, Sizes},
     record::{CellRecord, RunRecord},
     scenario::{Scenario, ScenarioId},
-    series::Series,
-    snapshot::{ErrorKey, ErrorStats, Health, Job, JobKey, Phase, RequestKey, RequestStats},
+    snapshot::{ErrorKey, ErrorStats, Health, Job, Phase, RequestKey, RequestStats},
     timeline::{JobOutcome, Stage},
     verdict::Verdict,
 };
@@ -96,8 +95,6 @@ pub struct ScenarioSummary {
     pub outside: BTreeMap<RequestKey, RequestStats>,
     /// Failures of load-phase requests.
     pub errors: BTreeMap<ErrorKey, ErrorStats>,
-    /// Load-phase requests by the second since each cell's T0.
-    pub series: Series,
     /// What was sent and fetched, one entry a kind that occurred.
     pub payloads: Vec<Sizes>,
     /// The generator.
@@ -118,7 +115,8 @@ impl ScenarioSummary {
         let untrusted = invalid == cells.len() && invalid > 0;
         let counting = counting(run, &scenario.id);
         let counted = || counting.iter().copied();
-        let jobs = || counted().flat_map(|c| c.totals.jobs.values());
+        let mut pooled = Pooled::default();
+        counted().flat_map(|c| c.totals.jobs.values()).for_each(|job| pooled.add(job));
 
         let mut requests: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
         let mut all = RequestStats::default();
@@ -127,14 +125,13 @@ impl ScenarioSummary {
             all.merge(stats);
         }
         let mut outside: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
-        let (mut series, mut health) = (Series::default(), Health::default());
+        let mut health = Health::default();
         for cell in counted() {
             for (key, stats) in &cell.totals.requests {
                 if key.phase != Phase::Load {
                     outside.entry(key.clone()).or_default().merge(stats);
                 }
             }
-            series.merge(&cell.totals.series);
             health.merge(&cell.totals.health);
         }
         let mut outcomes = BTreeMap::new();
@@ -148,18 +145,13 @@ impl ScenarioSummary {
             submitted: counted().map(|c| c.ledger.submitted).sum(),
             residual: cells.iter().map(|c| c.ledger.residual()).sum(),
             outcomes,
-            stages: Stage::ALL.into_iter().map(|s| stage(s, jobs())).collect(),
+            observer: pooled.observer(&requests, &all),
+            payloads: pooled.payloads(),
+            stages: pooled.stages(),
             outside,
             errors: errors(&counting),
-            series,
-            payloads: PayloadKind::ALL
-                .into_iter()
-                .map(|kind| Sizes::of(kind, jobs()))
-                .filter(|sizes| sizes.count() > 0)
-                .collect(),
             health,
             duration: counted().map(|c| c.duration).sum(),
-            observer: observer(jobs(), &requests, &all),
             verdict: cells.iter().map(|c| c.verdict).max().unwrap_or(Verdict::Invalid),
             requests,
             all,
@@ -213,39 +205,59 @@ fn errors(cells: &[&CellRecord]) -> BTreeMap<ErrorKey, ErrorStats> {
     all
 }
 
-/// The jobs of a cell with their keys, in the order of their submits.
-pub fn jobs_in_order(cell: &CellRecord) -> Vec<(JobKey, &Job)> {
-    let mut jobs: Vec<(JobKey, &Job)> = cell.totals.jobs.iter().map(|(k, j)| (*k, j)).collect();
-    jobs.sort_by_key(|(k, j)| (j.timeline.submit.map_or(Micros::ZERO, |s| s.sent), *k));
-    jobs
+/// What the jobs of a scenario add up to, collected in one walk: a run may have millions.
+#[derive(Default)]
+struct Pooled {
+    jobs: u64,
+    polls: u64,
+    poll_bytes: u64,
+    stages: [Collecting; Stage::ALL.len()],
+    payloads: [Vec<Payload>; PayloadKind::ALL.len()],
 }
 
-fn stage<'a>(stage: Stage, jobs: impl Iterator<Item = &'a Job>) -> StageSummary {
-    let spans: Vec<Span> = jobs
-        .filter(|j| !matches!(j.outcome, JobOutcome::Rejected { .. }) || stage == Stage::Submit)
-        .filter_map(|j| j.timeline.stage(stage))
-        .collect();
-    let source = if stage.is_polled() { Source::Poll } else { Source::Client };
-    StageSummary { stage, source, sample: Sample::new(spans) }
-}
-
-fn observer<'a>(
-    jobs: impl Iterator<Item = &'a Job>,
-    requests: &BTreeMap<RequestKey, RequestStats>,
-    all: &RequestStats,
-) -> Observer {
-    let (mut n, mut polls, mut bytes) = (0u64, 0u64, 0u64);
-    for job in jobs {
-        n += 1;
-        polls += u64::from(job.timeline.polls);
-        bytes += job.timeline.poll_bytes;
+impl Pooled {
+    fn add(&mut self, job: &Job) {
+        self.jobs += 1;
+        self.polls += u64::from(job.timeline.polls);
+        self.poll_bytes += job.timeline.poll_bytes;
+        let refused = matches!(job.outcome, JobOutcome::Rejected { .. });
+        for (stage, collecting) in Stage::ALL.into_iter().zip(&mut self.stages) {
+            if refused && stage != Stage::Submit {
+                continue;
+            }
+            if let Some(span) = job.timeline.stage(stage) {
+                collecting.add(span);
+            }
+        }
+        for (kind, payloads) in PayloadKind::ALL.into_iter().zip(&mut self.payloads) {
+            payloads.extend(kind.of(job));
+        }
     }
-    let time = |s: &RequestStats| (s.ok.sum() + s.failed.sum()).0 as f64;
-    let polling: f64 =
-        requests.iter().filter(|(k, _)| k.method == "GET" && k.name == "/jobs").map(|(_, s)| time(s)).sum();
-    Observer {
-        polls_per_job: if n == 0 { 0.0 } else { polls as f64 / n as f64 },
-        poll_bytes: bytes,
-        share_of_api_time: if time(all) == 0.0 { 0.0 } else { polling / time(all) },
+
+    fn observer(&self, requests: &BTreeMap<RequestKey, RequestStats>, all: &RequestStats) -> Observer {
+        let time = |s: &RequestStats| (s.ok.sum() + s.failed.sum()).0 as f64;
+        let polling: f64 = requests
+            .iter()
+            .filter(|(k, _)| k.method == "GET" && k.name == "/jobs")
+            .map(|(_, s)| time(s))
+            .sum();
+        Observer {
+            polls_per_job: if self.jobs == 0 { 0.0 } else { self.polls as f64 / self.jobs as f64 },
+            poll_bytes: self.poll_bytes,
+            share_of_api_time: if time(all) == 0.0 { 0.0 } else { polling / time(all) },
+        }
+    }
+
+    fn payloads(&self) -> Vec<Sizes> {
+        let all = PayloadKind::ALL.into_iter().zip(&self.payloads);
+        all.filter(|(_, p)| !p.is_empty()).map(|(kind, p)| Sizes::of(kind, p)).collect()
+    }
+
+    fn stages(self) -> Vec<StageSummary> {
+        let summary = |(stage, collecting): (Stage, Collecting)| {
+            let source = if stage.is_polled() { Source::Poll } else { Source::Client };
+            StageSummary { stage, source, sample: collecting.finish() }
+        };
+        Stage::ALL.into_iter().zip(self.stages).map(summary).collect()
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         table::{badge, escape},
         tables,
     },
+    series::Series,
     summary::{self, ScenarioSummary},
     timeline::Stage,
 };
@@ -33,7 +34,7 @@ pub(super) fn body(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize
     out.push_str("<h3>Jobs of a cell</h3>\n");
     out.push_str(&gantts(paper, s, rows_left));
     out.push_str("<h3>Response times over time</h3>\n");
-    out.push_str(&over_time(s));
+    out.push_str(&over_time(paper, s));
     out.push_str("<h3>Percentile spectrum</h3>\n");
     out.push_str(&percentiles(s));
     out.push_str("<h3>Requests</h3>\n");
@@ -151,8 +152,10 @@ fn legend_item(key: &str, name: &str) -> String {
     format!("<li><svg viewBox=\"0 0 34 12\" aria-hidden=\"true\">{key}</svg>{}</li>", escape(name))
 }
 
-fn over_time(s: &ScenarioSummary) -> String {
-    let series = Coarse::of(&s.series);
+fn over_time(paper: &Paper<'_>, s: &ScenarioSummary) -> String {
+    let cells = summary::counting(paper.run, &s.scenario.id);
+    let all: Vec<&Series> = cells.iter().map(|c| &c.totals.series).collect();
+    let series = Coarse::of(&all);
     let id = s.scenario.id.as_str();
     let legend = line_legend(["p50", "p95", "max"]);
     let point = match series.width {

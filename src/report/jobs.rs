@@ -1,13 +1,13 @@
 //! `timings/<ID>_jobs.csv`: one row a job, those of INVALID cells included and marked.
 
 use crate::{
-    record::{CellRecord, RunRecord},
+    record::RunRecord,
     report::{
         figure::{push_int, push_ms},
         sheet,
     },
     snapshot::{Job, JobKey},
-    summary::{self, ScenarioSummary},
+    summary::ScenarioSummary,
     timeline::{JobOutcome, Stage},
 };
 
@@ -15,96 +15,89 @@ use crate::{
 /// unknown, and an empty `most` beside a `least` means that the job never left the stage.
 const HEADER: &str = "run_id,scenario,repetition,worker,user,nth,job_id,outcome,detail,submit_ms,queue_least_ms,queue_most_ms,run_least_ms,run_most_ms,merge_least_ms,merge_most_ms,fetch_ms,end_to_end_ms,end_to_end_censored,polls,poll_bytes,submit_bytes,results_bytes,skipped_states,cell_verdict";
 
-/// The jobs of a scenario, cell by cell in the order of their submits.
-pub(super) fn csv(run: &RunRecord, s: &ScenarioSummary) -> String {
+/// The jobs of a scenario, cell by cell, user by user.
+pub(super) fn csv(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
     let cells = || run.measured().filter(|c| c.cell.scenario == s.scenario.id);
     let jobs: usize = cells().map(|c| c.totals.jobs.len()).sum();
-    let mut out = String::with_capacity(HEADER.len() + 1 + jobs * 256);
-    out.push_str(HEADER);
-    out.push('\n');
+    let mut out = Vec::with_capacity(HEADER.len() + 1 + jobs * 256);
+    out.extend_from_slice(HEADER.as_bytes());
+    out.push(b'\n');
     for cell in cells() {
-        let mut lead = String::new();
+        let mut lead = Vec::new();
         sheet::push_field(&mut lead, &run.run_id);
-        lead.push_str(&format!(",{},{},", s.scenario.id, cell.cell.repetition));
+        lead.extend_from_slice(format!(",{},{},", s.scenario.id, cell.cell.repetition).as_bytes());
         let mark = format!(",{}\n", cell.verdict);
-        for (key, job) in summary::jobs_in_order(cell) {
-            out.push_str(&lead);
+        for (&key, job) in &cell.totals.jobs {
+            out.extend_from_slice(&lead);
             push_job(&mut out, key, job);
-            out.push_str(&mark);
+            out.extend_from_slice(mark.as_bytes());
         }
     }
     out
 }
 
-fn push_job(out: &mut String, key: JobKey, job: &Job) {
+fn push_job(out: &mut Vec<u8>, key: JobKey, job: &Job) {
     for n in [job.worker, key.user, key.nth] {
         push_int(out, u64::from(n));
-        out.push(',');
+        out.push(b',');
     }
     sheet::push_field(out, job.job_id.as_deref().unwrap_or_default());
-    out.push(',');
-    out.push_str(job.outcome.kind());
-    out.push(',');
+    out.push(b',');
+    out.extend_from_slice(job.outcome.kind().as_bytes());
+    out.push(b',');
     push_detail(out, &job.outcome);
     for stage in Stage::ALL {
         push_stage(out, job, stage);
     }
     for n in [u64::from(job.timeline.polls), job.timeline.poll_bytes, job.submit_bytes] {
-        out.push(',');
+        out.push(b',');
         push_int(out, n);
     }
-    out.push(',');
+    out.push(b',');
     if let Some(results) = &job.results {
         push_int(out, results.body_bytes);
     }
-    out.push(',');
+    out.push(b',');
     for (i, state) in job.timeline.skipped().into_iter().enumerate() {
         if i > 0 {
-            out.push(' ');
+            out.push(b' ');
         }
-        out.push_str(state.as_str());
+        out.extend_from_slice(state.as_str().as_bytes());
     }
 }
 
-fn push_detail(out: &mut String, outcome: &JobOutcome) {
+fn push_detail(out: &mut Vec<u8>, outcome: &JobOutcome) {
     match outcome {
-        JobOutcome::TimedOut { in_state } => out.push_str(in_state.as_str()),
+        JobOutcome::TimedOut { in_state } => out.extend_from_slice(in_state.as_str().as_bytes()),
         JobOutcome::Rejected { status } => push_int(out, u64::from(*status)),
         JobOutcome::Broken { what } => sheet::push_field(out, what),
         JobOutcome::Fetched | JobOutcome::Failed | JobOutcome::Canceled | JobOutcome::Lost => {}
     }
 }
 
-fn push_stage(out: &mut String, job: &Job, stage: Stage) {
+fn push_stage(out: &mut Vec<u8>, job: &Job, stage: Stage) {
     // A refused submit is no job that takes its time; the summary leaves it out alike.
     let refused = matches!(job.outcome, JobOutcome::Rejected { .. }) && stage != Stage::Submit;
     let span = job.timeline.stage(stage).filter(|_| !refused);
-    out.push(',');
+    out.push(b',');
     if let Some(span) = span {
         push_ms(out, span.least);
     }
     match stage {
         Stage::Queue | Stage::Run | Stage::Merge => {
-            out.push(',');
+            out.push(b',');
             if let Some(most) = span.and_then(|s| s.most) {
                 push_ms(out, most);
             }
         }
         Stage::EndToEnd => {
-            out.push(',');
+            out.push(b',');
             if let Some(span) = span {
-                out.push_str(if span.most.is_none() { "true" } else { "false" });
+                out.extend_from_slice(if span.most.is_none() { b"true" } else { b"false" });
             }
         }
         Stage::Submit | Stage::Fetch => {}
     }
-}
-
-/// Jobs of a cell, for pictures that show only some of them.
-pub(super) fn evenly<'a>(cell: &'a CellRecord, most: usize) -> Vec<(JobKey, &'a Job)> {
-    let jobs = summary::jobs_in_order(cell);
-    let step = jobs.len().div_ceil(most.max(1)).max(1);
-    jobs.into_iter().step_by(step).collect()
 }
 
 #[cfg(test)]
@@ -117,7 +110,7 @@ mod tests {
         let run = sample::mixed();
         let mut verdicts = std::collections::BTreeSet::new();
         for s in &Paper::of(&run).scenarios {
-            let rows = sample::rows(csv(&run, s).as_bytes());
+            let rows = sample::rows(&csv(&run, s));
             let jobs: usize = run
                 .measured()
                 .filter(|c| c.cell.scenario == s.scenario.id)
@@ -136,7 +129,7 @@ mod tests {
     #[test]
     fn names_from_outside_are_quoted() {
         let run = sample::nasty();
-        let rows = sample::rows(csv(&run, &Paper::of(&run).scenarios[0]).as_bytes());
+        let rows = sample::rows(&csv(&run, &Paper::of(&run).scenarios[0]));
         assert!(rows.iter().any(|r| r[6].contains("<script>") && r[6].contains('"')));
     }
 }

@@ -71,7 +71,7 @@ fn cell_history(cell: &CellRecord, total: &mut Entry, rows: &mut Vec<Vec<String>
         let second = series.get(&n).unwrap_or(&silence);
         let mut entry = Entry::default();
         entry.add(&second.ok, &second.failed, second.body_bytes);
-        total.add(&second.ok, &second.failed, second.body_bytes);
+        total.merge(&entry);
         if window.len() == WINDOW {
             window.pop_front();
         }
@@ -155,6 +155,16 @@ impl Entry {
             self.all.max = self.all.max.max(h.max());
             self.times.add(h);
         }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.failures += other.failures;
+        self.body_bytes += other.body_bytes;
+        self.all.sum += other.all.sum;
+        self.all.min = self.all.min.into_iter().chain(other.all.min).min();
+        self.all.max = self.all.max.max(other.all.max);
+        self.times.merge(&other.times);
     }
 
     /// Requests, failures, median, average, least, most, average size.

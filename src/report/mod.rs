@@ -144,8 +144,8 @@ impl File<'_> {
             Self::OfRun(Format::Markdown) => markdown::summary(paper).into_bytes(),
             Self::OfRun(_) => html::page(paper).into_bytes(),
             Self::OfScenario(format, s) => match format {
-                Format::Jobs => jobs::csv(run, s).into_bytes(),
-                Format::Payloads => payloads::csv(run, s).into_bytes(),
+                Format::Jobs => jobs::csv(run, s),
+                Format::Payloads => payloads::csv(run, s),
                 Format::Stages => stages::csv(run, s),
                 Format::LocustStats => locust::stats(s),
                 Format::LocustHistory => locust::history(run, s),
@@ -315,7 +315,7 @@ mod tests {
                 let total = stats.last().unwrap();
                 assert_eq!(total[2].parse::<u64>().unwrap(), s.all.count());
                 assert_eq!(total[3].parse::<u64>().unwrap(), s.all.failed.count());
-                let jobs = sample::rows(jobs::csv(&run, s).as_bytes());
+                let jobs = sample::rows(&jobs::csv(&run, s));
                 let counted = jobs.iter().filter(|r| s.untrusted || &r[24] != "INVALID").count();
                 assert_eq!(counted as u64, s.submitted);
             }

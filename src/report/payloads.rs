@@ -13,30 +13,30 @@ use crate::{
 const HEADER: &str = "run_id,scenario,repetition,kind,bytes_wire,bytes_decoded,latency_ms";
 
 /// The payloads of a scenario.
-pub(super) fn csv(run: &RunRecord, s: &ScenarioSummary) -> String {
+pub(super) fn csv(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
     let cells = summary::counting(run, &s.scenario.id);
     let jobs: usize = cells.iter().map(|c| c.totals.jobs.len()).sum();
-    let mut out = String::with_capacity(HEADER.len() + 1 + jobs * 2 * (run.run_id.len() + 48));
-    out.push_str(HEADER);
-    out.push('\n');
+    let mut out = Vec::with_capacity(HEADER.len() + 1 + jobs * 2 * (run.run_id.len() + 48));
+    out.extend_from_slice(HEADER.as_bytes());
+    out.push(b'\n');
     for cell in cells {
-        let mut lead = String::new();
+        let mut lead = Vec::new();
         sheet::push_field(&mut lead, &run.run_id);
-        lead.push_str(&format!(",{},{},", s.scenario.id, cell.cell.repetition));
+        lead.extend_from_slice(format!(",{},{},", s.scenario.id, cell.cell.repetition).as_bytes());
         for job in cell.totals.jobs.values() {
             for kind in PayloadKind::ALL {
                 let Some(payload) = kind.of(job) else {
                     continue;
                 };
-                out.push_str(&lead);
-                out.push_str(kind.as_str());
-                out.push(',');
+                out.extend_from_slice(&lead);
+                out.extend_from_slice(kind.as_str().as_bytes());
+                out.push(b',');
                 push_int(&mut out, payload.wire);
-                out.push(',');
+                out.push(b',');
                 push_int(&mut out, payload.decoded);
-                out.push(',');
+                out.push(b',');
                 push_ms(&mut out, payload.latency);
-                out.push('\n');
+                out.push(b'\n');
             }
         }
     }
@@ -52,7 +52,7 @@ mod tests {
     fn a_row_a_payload() {
         let run = sample::mixed();
         for s in &Paper::of(&run).scenarios {
-            let rows = sample::rows(csv(&run, s).as_bytes());
+            let rows = sample::rows(&csv(&run, s));
             let count: u64 = s.payloads.iter().map(|p| p.count()).sum();
             assert_eq!(rows.len() as u64, count);
             assert!(rows.iter().all(|r| r.len() == 7 && &r[0] == run.run_id.as_str()));

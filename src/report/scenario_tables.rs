@@ -208,7 +208,12 @@ pub(crate) fn ledger(run: &RunRecord, s: &ScenarioSummary) -> Table {
     );
     for c in cells_of(run, s) {
         let l = &c.ledger;
-        let mut row = vec![format!("#{}", c.cell.repetition).into(), num(l.submitted)];
+        let mut row = vec![
+            format!("#{}", c.cell.repetition).into(),
+            c.verdict.into(),
+            num(l.residual()),
+            num(l.submitted),
+        ];
         row.extend(JobOutcome::KINDS.map(|k| num(l.count(k))));
         row.push(if l.reconciled { num(l.listed) } else { num("unread") });
         row.extend([num(l.ghosts.len()), num(l.duplicates.len()), num(l.vanished.len())]);

@@ -7,7 +7,7 @@ use crate::{
     micros::Micros,
     record::CellRecord,
     report::{
-        jobs, milestones,
+        milestones,
         svg::{Picture, WIDTH, push_rect, scale::Frame, stage_class},
     },
     snapshot::{Job, JobKey},
@@ -31,7 +31,7 @@ pub(crate) struct Gantt {
 /// Draws at most `most` jobs of a cell, evenly chosen in the order of their submits; `None` when
 /// it has none.
 pub(crate) fn draw(cell: &CellRecord, most: usize) -> Option<Gantt> {
-    let chosen = jobs::evenly(cell, most);
+    let chosen = evenly(cell, most);
     if chosen.is_empty() {
         return None;
     }
@@ -61,6 +61,15 @@ pub(crate) fn draw(cell: &CellRecord, most: usize) -> Option<Gantt> {
         rows_words(&mut p, &frame, (top, row), *key, job, x.at(job.timeline.ended.0 as f64));
     }
     Some(Gantt { svg: p.finish(), drawn: chosen.len(), of: cell.totals.jobs.len() })
+}
+
+/// Jobs at equal distances among a cell's users, then in the order of their submits.
+fn evenly(cell: &CellRecord, most: usize) -> Vec<(JobKey, &Job)> {
+    let step = cell.totals.jobs.len().div_ceil(most.max(1)).max(1);
+    let mut chosen: Vec<(JobKey, &Job)> =
+        cell.totals.jobs.iter().step_by(step).map(|(k, j)| (*k, j)).collect();
+    chosen.sort_by_key(|(key, job)| (job.timeline.submit.map(|s| s.sent), *key));
+    chosen
 }
 
 /// What stands beside a row, and what it says when pointed at.

@@ -48,14 +48,13 @@ pub(crate) struct Coarse {
 }
 
 impl Coarse {
-    /// Adds neighbours up.
-    pub(crate) fn of(series: &Series) -> Self {
-        let last = series.0.keys().next_back().copied().unwrap_or(0);
+    /// Lays the series over each other and adds neighbours up.
+    pub(crate) fn of(all: &[&Series]) -> Self {
+        let last = all.iter().filter_map(|s| s.0.keys().next_back()).max().copied().unwrap_or(0);
         let width = (last + 1).div_ceil(POINTS).max(1);
         let mut points = Series::default();
-        for (&n, second) in &series.0 {
-            let one: Series = Series([(n / width, second.clone())].into());
-            points.merge(&one);
+        for (n, second) in all.iter().flat_map(|s| &s.0) {
+            points.0.entry(n / width).or_default().merge(second);
         }
         Self { width, most: Micros((last / width + 1) * width * 1_000_000), points }
     }
@@ -147,7 +146,7 @@ mod tests {
         for n in 0..10_000u64 {
             series.at(Micros(n * 1_000_000)).ok.record(Micros(1_000 + n));
         }
-        let coarse = Coarse::of(&series);
+        let coarse = Coarse::of(&[&series]);
         assert!(coarse.points.0.len() as u64 <= POINTS);
         let count: u64 = coarse.walk(Which::Ok).iter().flatten().map(|(_, h)| h.count()).sum();
         assert_eq!(count, 10_000);

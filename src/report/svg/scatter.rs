@@ -4,7 +4,7 @@ use crate::{
     micros::Micros,
     payload::{Payload, PayloadKind},
     report::{
-        Paper, figure, jobs,
+        Paper, figure,
         svg::{Picture, WIDTH, scale::Frame, scale::Scale, short},
     },
     summary,
@@ -31,8 +31,8 @@ pub(crate) fn draw(paper: &Paper<'_>, kind: PayloadKind) -> Option<Scatter> {
     let payloads: Vec<Payload> = cells
         .iter()
         .step_by(step)
-        .flat_map(|c| jobs::evenly(c, each))
-        .filter_map(|(_, job)| kind.of(job))
+        .flat_map(|c| c.totals.jobs.values().step_by(c.totals.jobs.len().div_ceil(each).max(1)))
+        .filter_map(|job| kind.of(job))
         .collect();
     let least = payloads.iter().map(|p| p.latency).min()?;
     let most = payloads.iter().map(|p| p.latency).max()?;
