@@ -77,6 +77,13 @@ impl Collecting {
         }
     }
 
+    /// Adds what another one collected.
+    pub fn merge(&mut self, other: Self) {
+        self.finished.extend(other.finished);
+        self.censored.extend(other.censored);
+        self.half_widths.extend(other.half_widths);
+    }
+
     /// Sorts them.
     pub fn finish(self) -> Sample {
         let Self { finished: mut value, censored, mut half_widths } = self;

@@ -1,7 +1,7 @@
 //! A scenario's figures, pooled over its cells: what thresholds are held against and every report
 //! prints. Computed from the run record, never stored.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, thread};
 
 use crate::{
     estimate::{Collecting, Quantile, Sample},
@@ -115,8 +115,7 @@ impl ScenarioSummary {
         let untrusted = invalid == cells.len() && invalid > 0;
         let counting = counting(run, &scenario.id);
         let counted = || counting.iter().copied();
-        let mut pooled = Pooled::default();
-        counted().flat_map(|c| c.totals.jobs.values()).for_each(|job| pooled.add(job));
+        let pooled = Pooled::of(&counting);
 
         let mut requests: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
         let mut all = RequestStats::default();
@@ -216,6 +215,40 @@ struct Pooled {
 }
 
 impl Pooled {
+    /// Walks the jobs of some cells, on as many threads as there are cores.
+    fn of(cells: &[&CellRecord]) -> Self {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            let walks: Vec<_> = cells
+                .chunks(cells.len().div_ceil(threads).max(1))
+                .map(|part| {
+                    scope.spawn(move || {
+                        let mut pooled = Self::default();
+                        let jobs = part.iter().flat_map(|c| c.totals.jobs.values());
+                        jobs.for_each(|job| pooled.add(job));
+                        pooled
+                    })
+                })
+                .collect();
+            walks.into_iter().fold(Self::default(), |mut all, walk| {
+                all.merge(walk.join().expect("adding up does not panic"));
+                all
+            })
+        })
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.jobs += other.jobs;
+        self.polls += other.polls;
+        self.poll_bytes += other.poll_bytes;
+        for (ours, theirs) in self.stages.iter_mut().zip(other.stages) {
+            ours.merge(theirs);
+        }
+        for (ours, theirs) in self.payloads.iter_mut().zip(other.payloads) {
+            ours.extend(theirs);
+        }
+    }
+
     fn add(&mut self, job: &Job) {
         self.jobs += 1;
         self.polls += u64::from(job.timeline.polls);
@@ -254,10 +287,19 @@ impl Pooled {
     }
 
     fn stages(self) -> Vec<StageSummary> {
-        let summary = |(stage, collecting): (Stage, Collecting)| {
-            let source = if stage.is_polled() { Source::Poll } else { Source::Client };
-            StageSummary { stage, source, sample: collecting.finish() }
-        };
-        Stage::ALL.into_iter().zip(self.stages).map(summary).collect()
+        // Sorting is most of the work on a large run, and the stages have nothing to do with each
+        // other.
+        thread::scope(|scope| {
+            let all = Stage::ALL.into_iter().zip(self.stages);
+            let sorting: Vec<_> = all.map(|(stage, c)| (stage, scope.spawn(move || c.finish()))).collect();
+            sorting
+                .into_iter()
+                .map(|(stage, sorted)| {
+                    let source = if stage.is_polled() { Source::Poll } else { Source::Client };
+                    let sample = sorted.join().expect("sorting does not panic");
+                    StageSummary { stage, source, sample }
+                })
+                .collect()
+        })
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn page(paper: &Paper<'_>) -> String {
 /// The result line's own words.
 fn lead(paper: &Paper<'_>) -> String {
     let run = paper.run;
-    let line = super::terminal::result_line(run, Exit::of(run.all_checks()));
+    let line = super::terminal::result_line(paper, Exit::of(run.all_checks()));
     let reason = line
         .strip_prefix(&format!("RESULT: {} ", paper.verdict()))
         .and_then(|rest| rest.rsplit_once(" (exit "))

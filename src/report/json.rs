@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     estimate::Quantile,
     micros::Micros,
-    record::{Build, FILE, Host, RunRecord, Target},
+    record::{Build, FILE, Host, Target},
     report::{Paper, fold},
     scenario::Scenario,
     snapshot::{RequestKey, RequestStats},
@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// The summary of a run that ends with `exit`, as one JSON document and a line feed.
-pub fn summary(run: &RunRecord, exit: Exit) -> String {
-    let paper = Paper::of(run);
-    let mut files = super::files(&paper);
+pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
+    let run = paper.run;
+    let mut files = paper.files();
     files.insert(0, PathBuf::from(FILE));
     let document = Document {
         run_id: &run.run_id,
@@ -299,7 +299,7 @@ mod tests {
     fn it_is_json_with_verdict_exit_and_files() {
         let run = sample::mixed();
         let exit = Exit::of(run.all_checks());
-        let value: Value = serde_json::from_str(&summary(&run, exit)).unwrap();
+        let value: Value = serde_json::from_str(&summary(&Paper::of(&run), exit)).unwrap();
         assert_eq!(value["verdict"], "INVALID");
         assert_eq!(value["exit"], 5);
         assert_eq!(value["scenarios"][0]["id"], "S1");
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn what_is_unknown_is_null_and_what_is_a_bound_is_flagged() {
         let run = sample::failed_only();
-        let value: Value = serde_json::from_str(&summary(&run, Exit::Failed)).unwrap();
+        let value: Value = serde_json::from_str(&summary(&Paper::of(&run), Exit::Failed)).unwrap();
         let e2e = &value["scenarios"][0]["stages"][5];
         assert_eq!(e2e["stage"], "end_to_end");
         assert!(e2e["mean"].is_null());

@@ -202,9 +202,19 @@ struct Times(BTreeMap<u64, u64>);
 
 impl Times {
     fn add(&mut self, h: &Histogram) {
+        // Buckets rise, so those that are rounded to one time follow each other.
+        let (mut time, mut seen) = (0, 0);
         for (upper, n) in h.iter() {
-            let exact = upper.clamp(h.min(), h.max());
-            *self.0.entry(rounded(exact)).or_default() += n;
+            let next = rounded(upper.clamp(h.min(), h.max()));
+            if next != time && seen > 0 {
+                *self.0.entry(time).or_default() += seen;
+                seen = 0;
+            }
+            time = next;
+            seen += n;
+        }
+        if seen > 0 {
+            *self.0.entry(time).or_default() += seen;
         }
     }
 

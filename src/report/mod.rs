@@ -170,44 +170,55 @@ fn drawings<'a>(paper: &'a Paper<'_>) -> Vec<File<'a>> {
     all
 }
 
-/// The files [`write_all`] writes, relative to the run's folder, sorted.
-pub fn files(paper: &Paper<'_>) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = drawings(paper).iter().map(File::path).collect();
-    paths.sort();
-    paths
-}
-
-/// Draws every file of a report into the run's folder and returns their paths, sorted. Each file
-/// is there whole or not at all; files of an earlier drawing are replaced.
+/// Adds a run's figures up and draws every file of its report; see [`Paper::write_all`].
 ///
 /// # Errors
-/// When the folder cannot be written to: the first thing the system refused.
+/// As [`Paper::write_all`].
 pub fn write_all(run: &RunRecord, folder: &Path) -> Result<Vec<PathBuf>, RecordError> {
-    let paper = Paper::of(run);
-    let drawings = drawings(&paper);
-    for drawing in &drawings {
-        let path = folder.join(drawing.path());
-        let parent = path.parent().unwrap_or(folder);
-        fs::create_dir_all(parent).map_err(|source| RecordError::Io { path: parent.to_owned(), source })?;
+    Paper::of(run).write_all(folder)
+}
+
+impl Paper<'_> {
+    /// The files [`write_all`](Self::write_all) writes, relative to the run's folder, sorted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = drawings(self).iter().map(File::path).collect();
+        paths.sort();
+        paths
     }
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
-    let draw = || {
-        while let Some(drawing) = drawings.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = write_whole(&folder.join(drawing.path()), &drawing.draw(&paper)) {
-                failed.lock().expect("no thread panics with the lock").get_or_insert(error);
+
+    /// Draws every file of a report into the run's folder and returns their paths, sorted. Each
+    /// file is there whole or not at all; files of an earlier drawing are replaced.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to: the first thing the system refused.
+    pub fn write_all(&self, folder: &Path) -> Result<Vec<PathBuf>, RecordError> {
+        let drawings = drawings(self);
+        for drawing in &drawings {
+            let path = folder.join(drawing.path());
+            let parent = path.parent().unwrap_or(folder);
+            fs::create_dir_all(parent)
+                .map_err(|source| RecordError::Io { path: parent.to_owned(), source })?;
+        }
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+        let draw = || {
+            while let Some(drawing) = drawings.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = write_whole(&folder.join(drawing.path()), &drawing.draw(self)) {
+                    failed.lock().expect("no thread panics with the lock").get_or_insert(error);
+                }
             }
+        };
+        // One more than there are cores, for the one that waits for the disk.
+        let threads = 1 + thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for _ in 1..threads.min(drawings.len()) {
+                scope.spawn(draw);
+            }
+            draw();
+        });
+        match failed.into_inner().expect("no thread panics with the lock") {
+            Some(error) => Err(error),
+            None => Ok(self.files().iter().map(|p| folder.join(p)).collect()),
         }
-    };
-    let threads = thread::available_parallelism().map_or(1, Into::into);
-    thread::scope(|scope| {
-        for _ in 1..threads.min(drawings.len()) {
-            scope.spawn(draw);
-        }
-        draw();
-    });
-    match failed.into_inner().expect("no thread panics with the lock") {
-        Some(error) => Err(error),
-        None => Ok(files(&paper).iter().map(|p| folder.join(p)).collect()),
     }
 }
 
@@ -280,8 +291,8 @@ mod tests {
             let paper = Paper::of(&run);
             let html = html::page(&paper);
             let markdown = markdown::summary(&paper);
-            let terminal = terminal::table(&run);
-            let json: Value = serde_json::from_str(&json::summary(&run, Exit::Invalid)).unwrap();
+            let terminal = terminal::table(&paper);
+            let json: Value = serde_json::from_str(&json::summary(&paper, Exit::Invalid)).unwrap();
             for (i, s) in paper.scenarios.iter().enumerate() {
                 let rows = sample::rows(&stages::csv(&run, s));
                 for (k, stage) in s.stages.iter().enumerate() {

@@ -18,8 +18,8 @@ use crate::{
 
 /// The figures of each scenario, then what was found and which rules do not hold. Ends with a
 /// line feed; the result line is not in it.
-pub fn table(run: &RunRecord) -> String {
-    let paper = Paper::of(run);
+pub fn table(paper: &Paper<'_>) -> String {
+    let run = paper.run;
     let mut out = String::new();
     let _ = writeln!(out, "run {} on {}", run.run_id, one_line(&run.target.url));
     if run.target.stand_in {
@@ -109,10 +109,9 @@ fn broken(run: &RunRecord) -> Table {
 
 /// The last line on stdout: `RESULT: PASS … (exit 0)`, with a short reason where it is no PASS.
 /// One line without a line feed.
-pub fn result_line(run: &RunRecord, exit: Exit) -> String {
-    let paper = Paper::of(run);
+pub fn result_line(paper: &Paper<'_>, exit: Exit) -> String {
     let verdict = paper.verdict();
-    let reason = fold::rulings(run)
+    let reason = fold::rulings(paper.run)
         .into_iter()
         .filter(|r| r.verdict == verdict && verdict != Verdict::Pass)
         .max_by_key(|r| r.rule != Rule::RunComplete)
@@ -122,7 +121,7 @@ pub fn result_line(run: &RunRecord, exit: Exit) -> String {
         });
     let said = match (verdict, reason) {
         (_, Some(reason)) => reason,
-        (Verdict::Pass, None) => jobs(&paper),
+        (Verdict::Pass, None) => jobs(paper),
         (_, None) => "the run was not judged".into(),
     };
     one_line(&format!("RESULT: {verdict} {said} (exit {})", exit.code()))
@@ -148,22 +147,22 @@ mod tests {
 
     #[test]
     fn the_table_reads_so() {
-        insta::assert_snapshot!(table(&sample::mixed()));
+        insta::assert_snapshot!(table(&Paper::of(&sample::mixed())));
     }
 
     #[test]
     fn the_result_line_has_verdict_reason_and_exit() {
         let good = sample::good();
         assert_eq!(
-            result_line(&good, Exit::of(good.all_checks())),
+            result_line(&Paper::of(&good), Exit::of(good.all_checks())),
             "RESULT: PASS 20 of 20 jobs fetched, end to end p50 3.64 s (n=20) (exit 0)"
         );
         let failed = sample::failed_only();
-        let line = result_line(&failed, Exit::of(failed.all_checks()));
+        let line = result_line(&Paper::of(&failed), Exit::of(failed.all_checks()));
         assert!(line.starts_with("RESULT: FAIL every job was fetched: 0 of "), "{line}");
         assert!(line.ends_with("(exit 1)"), "{line}");
         let invalid = sample::invalid_only();
-        let line = result_line(&invalid, Exit::of(invalid.all_checks()));
+        let line = result_line(&Paper::of(&invalid), Exit::of(invalid.all_checks()));
         assert!(line.starts_with("RESULT: INVALID the job ledger adds up: "), "{line}");
         assert!(line.ends_with("(exit 5)"), "{line}");
     }
@@ -178,13 +177,13 @@ mod tests {
             "a\u{1b}[2J\nRESULT: PASS".into(),
         ));
         run.verdict = Some(Verdict::Fail);
-        assert!(!table(&run).contains('\u{1b}'));
-        assert_eq!(result_line(&run, Exit::Threshold).lines().count(), 1);
+        assert!(!table(&Paper::of(&run)).contains('\u{1b}'));
+        assert_eq!(result_line(&Paper::of(&run), Exit::Threshold).lines().count(), 1);
     }
 
     #[test]
     fn a_run_without_cells_has_no_figures() {
-        let text = table(&sample::empty());
+        let text = table(&Paper::of(&sample::empty()));
         assert!(text.contains("no cell was finished"), "{text}");
     }
 }
