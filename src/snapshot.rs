@@ -102,6 +102,15 @@ pub struct ErrorStats {
     pub last: u64,
 }
 
+impl ErrorStats {
+    /// Adds those of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+    }
+}
+
 /// The results of a job, read whole and checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Results {
@@ -213,6 +222,18 @@ pub struct Health {
 }
 
 impl Health {
+    /// Adds another stretch.
+    pub fn merge(&mut self, other: &Self) {
+        self.lag.merge(&other.lag);
+        self.cpu += other.cpu;
+        self.capacity += other.capacity;
+        self.sockets = self.sockets.max(other.sockets);
+        self.user_time += other.user_time;
+        self.in_flight += other.in_flight;
+        self.waiting += other.waiting;
+        self.checking += other.checking;
+    }
+
     /// Share of the load threads' cores that was used, 0 to 1; 0 when unknown.
     pub fn cpu_share(&self) -> f64 {
         ratio(self.cpu, self.capacity)
@@ -271,14 +292,7 @@ impl Totals {
             self.requests.entry(key).or_default().merge(&stats);
         }
         for (key, e) in other.errors {
-            self.errors
-                .entry(key)
-                .and_modify(|ours| {
-                    ours.count += e.count;
-                    ours.first = ours.first.min(e.first);
-                    ours.last = ours.last.max(e.last);
-                })
-                .or_insert(e);
+            self.errors.entry(key).and_modify(|ours| ours.merge(&e)).or_insert(e);
         }
         self.series.merge(&other.series);
         for (key, job) in other.jobs {
@@ -288,15 +302,7 @@ impl Totals {
         self.progress.running += other.progress.running;
         self.progress.done += other.progress.done;
         self.progress.failed += other.progress.failed;
-        let (h, o) = (&mut self.health, other.health);
-        h.lag.merge(&o.lag);
-        h.cpu += o.cpu;
-        h.capacity += o.capacity;
-        h.sockets = h.sockets.max(o.sockets);
-        h.user_time += o.user_time;
-        h.in_flight += o.in_flight;
-        h.waiting += o.waiting;
-        h.checking += o.checking;
+        self.health.merge(&other.health);
         self.target.listed.extend(other.target.listed);
         self.target.accounts_read += other.target.accounts_read;
         self.target.errors.extend(other.target.errors);
