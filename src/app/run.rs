@@ -20,6 +20,7 @@ use crate::{
     },
     plan::{self, Limits, Plan, Settings},
     record::{RunRecord, SCHEMA},
+    report::Paper,
     scenario::{FaultMode, Matrix, Scenario},
     standin::{Config, StandIn},
     target::{Origin, Sockets},
@@ -56,20 +57,10 @@ pub async fn run(
         }
     };
     folder::point_latest_at(&args.out, &folder);
-    let files =
-        report::write(&run, &folder, args.csv.as_deref(), args.html.as_deref()).map_err(Failure::runtime)?;
-    let exit = exit_of(&run);
-    report::print(&run, exit, &folder, &files, args.json, out).map_err(Failure::runtime)?;
-    Ok(exit)
-}
-
-/// How a finished run ends the process.
-fn exit_of(run: &RunRecord) -> Exit {
-    match run.stopped.as_deref() {
-        Some(INTERRUPTED) => Exit::Interrupted,
-        Some(TERMINATED) => Exit::Terminated,
-        _ => Exit::of(run.all_checks()),
-    }
+    let paper = Paper::of(&run);
+    report::write(&paper, &folder, args.csv.as_deref(), args.html.as_deref()).map_err(Failure::runtime)?;
+    report::print(&paper, &folder, args.json, out).map_err(Failure::runtime)?;
+    Ok(report::exit_of(&run))
 }
 
 /// The reason of a run that was interrupted by Ctrl-C.
