@@ -78,7 +78,8 @@ impl<'a> Turn<'a> {
 
     /// Waits that long, or until the cell is stopped. Returns whether to go on.
     pub(super) async fn wait(&mut self, pause: Duration) -> bool {
-        let until = Instant::now() + pause;
+        let began = Instant::now();
+        let until = began + pause;
         tokio::select! {
             biased;
             () = self.run.stop.cancelled() => return false,
@@ -86,7 +87,8 @@ impl<'a> Turn<'a> {
         }
         if self.phase == Phase::Load {
             self.recorder.lag(until.elapsed().into());
-            self.waiting += pause.into();
+            // With its lateness, which the lag tells and has a limit of its own.
+            self.waiting += began.elapsed().into();
         }
         true
     }

@@ -215,7 +215,7 @@ pub struct Health {
     pub user_time: Micros,
     /// Of it, time with a request in flight.
     pub in_flight: Micros,
-    /// Of it, time waiting on purpose.
+    /// Of it, time waiting on purpose, up to the moment the wait really ended.
     pub waiting: Micros,
     /// Of it, time checking results.
     pub checking: Micros,
@@ -239,8 +239,9 @@ impl Health {
         ratio(self.cpu, self.capacity)
     }
 
-    /// Little's law over users: the share of their time that neither a request, nor an intended
-    /// wait, nor the check of results accounts for, 0 to 1. It is the generator's own delay.
+    /// Little's law over users (users = throughput × (response time + waits)): the share of their
+    /// time that neither a request, nor a wait, nor the check of results accounts for, 0 to 1. It
+    /// is the generator's own work between requests.
     pub fn unaccounted(&self) -> f64 {
         ratio(self.user_time.saturating_sub(self.in_flight + self.waiting + self.checking), self.user_time)
     }
