@@ -2,9 +2,9 @@
 //! users do it how often.
 //!
 //! A user lives as long as the run. For each cell it opens a session (`session`), meets the others
-//! at the barrier, carries its jobs through [`job`]: `submit` → `poll` → `fetch`, `cancel` for what
+//! at the barrier, carries its jobs through `job`: `submit` → `poll` → `fetch`, `cancel` for what
 //! it gives up, and at the end of the cell helps to `settle`. To add a flow, write a file like
-//! `fetch.rs`, say what it sends with an `Endpoint`, and call it from [`job`] or [`take_part`].
+//! `fetch.rs`, say what it sends with an `Endpoint`, and call it from `job` or [`take_part`].
 
 mod cancel;
 mod fetch;

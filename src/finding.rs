@@ -135,7 +135,7 @@ impl fmt::Display for Kind {
             Self::Unreconciled => f.write_str("the target's own list of jobs could not be read"),
             Self::PollTooCoarse { stage, median, interval } => write!(
                 f,
-                "the poll interval ({interval}) exceeds 5 % of the median {stage} stage ({median}): lower --poll-interval for sharper figures"
+                "the poll interval ({interval}) exceeds 5 % of a cell's median {stage} stage ({median}): lower --poll-interval for sharper figures"
             ),
             Self::SkippedState { state } => {
                 write!(f, "{state} was shorter than the poll interval and not seen")

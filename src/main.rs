@@ -105,7 +105,7 @@ fn listen_for_signals() -> io::Result<watch::Receiver<Option<String>>> {
             if sender.borrow().is_some() {
                 leave(exit);
             }
-            tracing::warn!("{why}: canceling jobs and writing reports; once more to leave at once");
+            tracing::warn!("{why}: coming to an orderly end; once more to leave at once");
             sender.send_replace(Some(why.to_owned()));
         }
     });

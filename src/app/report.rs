@@ -77,7 +77,7 @@ fn copy(from: &Path, to: &Path, flag: &str) -> Result<()> {
 pub(super) fn print(paper: &Paper<'_>, folder: &Path, json: bool, out: &mut Out) -> Result<()> {
     let exit = exit_of(paper.run);
     if json {
-        writeln!(out, "{}", json::summary(paper, exit))?;
+        writeln!(out, "{}", json::summary(paper, exit).trim_end())?;
     } else {
         writeln!(out, "{}", terminal::table(paper))?;
         writeln!(out, "report: {}", folder.join(Format::Html.path("")).display())?;

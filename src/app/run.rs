@@ -35,10 +35,13 @@ const PASSWORD: &str = "SPRINGTIDE_PASSWORD";
 /// # Errors
 /// Usage errors before anything has started or been written, runtime errors after.
 pub async fn run(
-    args: RunArgs,
+    mut args: RunArgs,
     out: &mut Out,
     stop: watch::Receiver<Option<String>>,
 ) -> Result<Exit, Failure> {
+    // A variable that is set to nothing is not set.
+    args.host = args.host.filter(|host| !host.is_empty());
+    args.username = args.username.filter(|name| !name.is_empty());
     let wanted = Wanted::read(&args).map_err(Failure::usage)?;
     let started = Timestamp::now();
     let label = args.label.clone().unwrap_or_else(|| wanted.plan.scenarios[0].id.to_string());
@@ -52,7 +55,9 @@ pub async fn run(
         Ok(run) => run,
         Err(error) => {
             // Nothing was measured, so there is nothing to keep.
-            let _ = fs::remove_dir(&folder);
+            for folder in folder.ancestors().take(2) {
+                let _ = fs::remove_dir(folder);
+            }
             return Err(Failure::runtime(error));
         }
     };
