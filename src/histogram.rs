@@ -5,7 +5,7 @@
 //! because a run holds thousands of them (one a second, an endpoint and a cell) and each has few
 //! distinct values. Count, sum, minimum and maximum are exact.
 
-use std::{collections::BTreeMap, io::Cursor};
+use std::{collections::BTreeMap, io::Cursor, iter::Sum};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::{
@@ -141,6 +141,32 @@ impl Histogram {
     }
 }
 
+/// Adds many up at once: the same as merging one after the other, in a fraction of the time.
+impl<'a> Sum<&'a Histogram> for Histogram {
+    fn sum<I: Iterator<Item = &'a Self>>(all: I) -> Self {
+        let mut total = Self::default();
+        let mut buckets: Vec<(u64, u64)> = Vec::new();
+        for h in all.filter(|h| h.count > 0) {
+            total.min = if total.count == 0 { h.min } else { total.min.min(h.min) };
+            total.max = total.max.max(h.max);
+            total.sum += h.sum;
+            total.count += h.count;
+            buckets.extend(h.buckets.iter().map(|(low, n)| (*low, *n)));
+        }
+        // Rising runs, one a histogram: the stable sort finds and merges them.
+        buckets.sort_by_key(|(low, _)| *low);
+        buckets.dedup_by(|next, kept| {
+            let is_same = next.0 == kept.0;
+            if is_same {
+                kept.1 += next.1;
+            }
+            is_same
+        });
+        total.buckets = buckets.into_iter().collect();
+        total
+    }
+}
+
 /// The lowest and highest value that fall into the bucket of `us`, as HdrHistogram draws them for
 /// 3 digits: 2048 buckets of 1 µs, then 1024 for each doubling.
 fn bucket(us: u64) -> (u64, u64) {
@@ -244,6 +270,7 @@ mod tests {
             let mut right2 = of(&a);
             right2.merge(&right);
             prop_assert_eq!(&left, &of(&all));
+            prop_assert_eq!([of(&a), of(&b), of(&c)].iter().sum::<Histogram>(), left.clone());
             prop_assert_eq!(&right2, &left);
         }
 

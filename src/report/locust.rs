@@ -6,7 +6,10 @@
 //! its window says `N/A` where Locust says 0, and the window ends with the row's own second
 //! where Locust's ends two seconds earlier.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, VecDeque},
+};
 
 use jiff::Timestamp;
 
@@ -249,15 +252,20 @@ impl Times {
 
 /// Whole milliseconds below 100, then two significant digits: 147 → 150, 3432 → 3400.
 fn rounded(time: Micros) -> u64 {
-    let ms = time.as_ms();
-    let unit = match ms {
-        ..100.0 => 1.0,
-        ..1_000.0 => 10.0,
-        ..10_000.0 => 100.0,
-        _ => 1_000.0,
+    let unit = match time.0 {
+        ..100_000 => 1,
+        ..1_000_000 => 10,
+        ..10_000_000 => 100,
+        _ => 1_000,
     };
+    let (whole, rest) = (time.0 / (unit * 1_000), time.0 % (unit * 1_000));
     // Python rounds halves to even.
-    ((ms / unit).round_ties_even() * unit) as u64
+    let up = match (rest * 2).cmp(&(unit * 1_000)) {
+        Ordering::Less => 0,
+        Ordering::Equal => whole % 2,
+        Ordering::Greater => 1,
+    };
+    (whole + up) * unit
 }
 
 #[cfg(test)]

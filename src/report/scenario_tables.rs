@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    micros::Micros,
     record::{CellRecord, RunRecord},
     report::{
         figure::{NONE, TOO_SMALL_MEANS, bytes, interval, of_requests, or_none, percent, said},
@@ -22,37 +23,37 @@ pub(crate) fn stages(s: &ScenarioSummary) -> Table {
             "source",
             "n",
             "unfinished",
-            "min",
             "p50",
             "p50 95 % CI",
-            "p90",
+            "± half width",
             "p95",
             "p95 95 % CI",
-            "p99",
             "max",
+            "min",
+            "p90",
+            "p99",
             "mean",
-            "± half width",
         ],
     );
     for stage in &s.stages {
         let sample = &stage.sample;
-        let some = |m: Option<crate::micros::Micros>| num(m.map_or_else(|| NONE.into(), |m| m.to_string()));
+        let some = |m: Option<Micros>| num(m.map_or_else(|| NONE.into(), |m| m.to_string()));
         let (p50, p95) = (stage.quantile(0.5), stage.quantile(0.95));
         t.row(vec![
             stage.stage.to_string().into(),
             stage.source.as_str().into(),
             num(sample.count()),
             num(sample.censored()),
-            some(sample.min()),
             num(said(p50)),
             num(interval(p50)),
-            num(said(stage.quantile(0.9))),
+            some(sample.half_width()),
             num(said(p95)),
             num(interval(p95)),
-            num(said(stage.quantile(0.99))),
             num(said(sample.max())),
+            some(sample.min()),
+            num(said(stage.quantile(0.9))),
+            num(said(stage.quantile(0.99))),
             some(stage.mean()),
-            some(sample.half_width()),
         ]);
     }
     t.note("Source client: clocked exactly. Source poll: known to lie between two polls; figures are midpoints, ± half width is the median uncertainty of one job. No mean where jobs are unfinished.");

@@ -158,6 +158,10 @@ impl Table {
                     _ if i == 0 => {
                         let _ = write!(out, "<th scope=\"row\">{}</th>", cell.html());
                     }
+                    // Sentences keep a width they can be read at.
+                    Cell::Text(words) if words.chars().count() > 32 => {
+                        let _ = write!(out, "<td class=\"w\">{}</td>", cell.html());
+                    }
                     Cell::Number(_) => {
                         let _ = write!(out, "<td class=\"n\">{}</td>", cell.html());
                     }

@@ -88,22 +88,19 @@ pub(crate) fn push_rect(d: &mut String, x: f64, y: f64, w: f64, h: f64) {
     let _ = write!(d, "M{x} {y}h{w}v{h}h-{w}z");
 }
 
-/// The points as a line that goes on as far as points follow each other.
-pub(crate) fn polyline(points: impl IntoIterator<Item = Option<(f64, f64)>>) -> String {
+/// The points as a line that goes on as far as points follow each other; one without neighbours
+/// is a short dash.
+pub(crate) fn polyline(points: &[Option<(f64, f64)>]) -> String {
     let mut d = String::new();
-    let mut down = false;
-    for point in points {
-        let Some((x, y)) = point else {
-            down = false;
+    for run in points.split(Option::is_none) {
+        if let [Some((x, y))] = run {
+            let _ = write!(d, "M{} {}h5", short(x - 2.5), short(*y));
             continue;
-        };
-        let pen = if down { 'L' } else { 'M' };
-        let _ = write!(d, "{pen}{} {}", short(x), short(y));
-        if !down {
-            // A point without neighbours is a dot.
-            d.push_str("h.01");
         }
-        down = true;
+        for (i, (x, y)) in run.iter().flatten().enumerate() {
+            let pen = if i == 0 { 'M' } else { 'L' };
+            let _ = write!(d, "{pen}{} {}", short(*x), short(*y));
+        }
     }
     d
 }
@@ -131,8 +128,8 @@ mod tests {
 
     #[test]
     fn a_gap_lifts_the_pen() {
-        let d = polyline([Some((0.0, 0.0)), Some((1.0, 1.0)), None, Some((3.0, 3.0))]);
-        assert_eq!(d, "M0 0h.01L1 1M3 3h.01");
+        let d = polyline(&[Some((0.0, 0.0)), Some((1.0, 1.0)), None, Some((3.0, 3.0))]);
+        assert_eq!(d, "M0 0L1 1M0.5 3h5");
     }
 
     #[test]

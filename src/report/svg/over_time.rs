@@ -1,6 +1,8 @@
 //! Response times second by second since T0: p50, p95 and the largest, succeeded and failed
 //! requests in charts of their own, and below them the jobs in flight.
 
+use std::collections::BTreeMap;
+
 use crate::{
     histogram::Histogram,
     micros::Micros,
@@ -21,10 +23,10 @@ pub(crate) enum Which {
 }
 
 impl Which {
-    fn of(self, second: &Second) -> &Histogram {
+    fn of(self, point: &Point) -> &Histogram {
         match self {
-            Self::Ok => &second.ok,
-            Self::Failed => &second.failed,
+            Self::Ok => &point.ok,
+            Self::Failed => &point.failed,
         }
     }
 
@@ -44,7 +46,17 @@ pub(crate) struct Coarse {
     pub(crate) width: u64,
     /// Where the time axis ends.
     pub(crate) most: Micros,
-    points: Series,
+    points: Vec<Point>,
+}
+
+/// One stretch; empty ones are left out.
+#[derive(Debug)]
+struct Point {
+    /// Its number from T0 on.
+    n: u64,
+    ok: Histogram,
+    failed: Histogram,
+    jobs_change: i64,
 }
 
 impl Coarse {
@@ -52,10 +64,19 @@ impl Coarse {
     pub(crate) fn of(all: &[&Series]) -> Self {
         let last = all.iter().filter_map(|s| s.0.keys().next_back()).max().copied().unwrap_or(0);
         let width = (last + 1).div_ceil(POINTS).max(1);
-        let mut points = Series::default();
+        let mut stretches: BTreeMap<u64, Vec<&Second>> = BTreeMap::new();
         for (n, second) in all.iter().flat_map(|s| &s.0) {
-            points.0.entry(n / width).or_default().merge(second);
+            stretches.entry(n / width).or_default().push(second);
         }
+        let points = stretches
+            .into_iter()
+            .map(|(n, seconds)| Point {
+                n,
+                ok: seconds.iter().map(|s| &s.ok).sum(),
+                failed: seconds.iter().map(|s| &s.failed).sum(),
+                jobs_change: seconds.iter().map(|s| s.jobs_change).sum(),
+            })
+            .collect();
         Self { width, most: Micros((last / width + 1) * width * 1_000_000), points }
     }
 
@@ -64,8 +85,8 @@ impl Coarse {
     fn walk(&self, which: Which) -> Vec<Option<(Micros, &Histogram)>> {
         let mut all = Vec::new();
         let mut next = None;
-        for (&n, second) in &self.points.0 {
-            let h = which.of(second);
+        for point in &self.points {
+            let (n, h) = (point.n, which.of(point));
             if h.count() == 0 {
                 continue;
             }
@@ -94,7 +115,7 @@ pub(crate) fn latency(id: &str, series: &Coarse, which: Which) -> Option<String>
     let x = FRAME.time_axis(&mut p, series.most, "time since T0 of each cell");
     let line = |of: &dyn Fn(&Histogram) -> Micros| {
         let at = |(t, h): (Micros, &Histogram)| (x.at(t.0 as f64), y.at(of(h).0 as f64));
-        polyline(walk.iter().map(|point| point.map(at)))
+        polyline(&walk.iter().map(|point| point.map(at)).collect::<Vec<_>>())
     };
     p.path("l2", &line(&|h| h.max()));
     p.path("l1", &line(&|h| h.quantile(0.95)));
@@ -120,9 +141,9 @@ pub(crate) fn in_flight(id: &str, series: &Coarse) -> Option<String> {
     let frame = Frame { bottom: 88.0, ..FRAME };
     let mut now = 0i64;
     let mut steps = vec![(0u64, 0i64)];
-    for (&n, second) in &series.points.0 {
-        now += second.jobs_change;
-        steps.push(((n + 1) * series.width * 1_000_000, now));
+    for point in &series.points {
+        now += point.jobs_change;
+        steps.push(((point.n + 1) * series.width * 1_000_000, now));
     }
     let most = steps.iter().map(|s| s.1).max().filter(|m| *m > 0)?;
     let mut p = Picture::new(frame.bottom + 40.0, &format!("{id}: jobs in flight over time"));
@@ -131,8 +152,8 @@ pub(crate) fn in_flight(id: &str, series: &Coarse) -> Option<String> {
         frame.tick_left(&mut p, y.at(tick as f64), &tick.to_string());
     }
     let x = frame.time_axis(&mut p, series.most, "time since T0 of each cell");
-    let line = steps.iter().map(|(t, jobs)| Some((x.at(*t as f64), y.at(*jobs as f64))));
-    p.path("l0", &polyline(line));
+    let line: Vec<_> = steps.iter().map(|(t, n)| Some((x.at(*t as f64), y.at(*n as f64)))).collect();
+    p.path("l0", &polyline(&line));
     Some(p.finish())
 }
 
@@ -147,7 +168,7 @@ mod tests {
             series.at(Micros(n * 1_000_000)).ok.record(Micros(1_000 + n));
         }
         let coarse = Coarse::of(&[&series]);
-        assert!(coarse.points.0.len() as u64 <= POINTS);
+        assert!(coarse.points.len() as u64 <= POINTS);
         let count: u64 = coarse.walk(Which::Ok).iter().flatten().map(|(_, h)| h.count()).sum();
         assert_eq!(count, 10_000);
         assert_eq!(latency("S1", &coarse, Which::Failed), None);

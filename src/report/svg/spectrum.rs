@@ -25,13 +25,21 @@ pub(crate) struct Spectrum {
     pub(crate) left_out: usize,
 }
 
+/// One line of the picture.
+struct Curve {
+    name: String,
+    n: u64,
+    /// 1 / (1 − q) and the quantile there.
+    points: Vec<(f64, Micros)>,
+}
+
 /// Draws end to end and every endpoint that succeeded at all; `None` when there is nothing.
 pub(crate) fn draw(s: &ScenarioSummary) -> Option<Spectrum> {
-    let mut curves: Vec<(String, u64, Vec<(f64, Micros)>)> = Vec::new();
+    let mut curves = Vec::new();
     let e2e = &s.stage(Stage::EndToEnd).sample;
     let jobs = of_jobs(|q| e2e.quantile(q).filter(|q| !q.at_least).map(|q| q.value), e2e.count());
     if !jobs.is_empty() {
-        curves.push(("end to end".into(), e2e.count() as u64, jobs));
+        curves.push(Curve { name: "end to end".into(), n: e2e.count() as u64, points: jobs });
     }
     let mut endpoints: Vec<_> = s.requests.iter().filter(|(_, r)| r.ok.count() > 0).collect();
     endpoints.sort_by_key(|(_, r)| std::cmp::Reverse(r.ok.count()));
@@ -39,9 +47,9 @@ pub(crate) fn draw(s: &ScenarioSummary) -> Option<Spectrum> {
     let left_out = endpoints.len().saturating_sub(room);
     for (key, r) in endpoints.into_iter().take(room) {
         let name = format!("{} {}", key.method, key.name);
-        curves.push((name, r.ok.count(), of_requests(&r.ok)));
+        curves.push(Curve { name, n: r.ok.count(), points: of_requests(&r.ok) });
     }
-    let all = || curves.iter().flat_map(|(_, _, points)| points);
+    let all = || curves.iter().flat_map(|c| &c.points);
     let least = all().map(|p| p.1).min()?;
     let most = all().map(|p| p.1).max()?;
     let rarest = all().map(|p| p.0).fold(10.0, f64::max);
@@ -56,13 +64,14 @@ pub(crate) fn draw(s: &ScenarioSummary) -> Option<Spectrum> {
     }
     frame.tick_below(&mut p, x.at(2.0), &percentile(2.0));
     frame.title_below(&mut p, "percentile, spread as 1 / (1 − q)");
-    for (i, (_, _, points)) in curves.iter().enumerate() {
-        let line = points.iter().map(|(rarity, v)| Some((x.at(*rarity), y.at(v.0 as f64))));
-        p.path(&format!("l{i}"), &polyline(line));
+    for (i, curve) in curves.iter().enumerate() {
+        let line: Vec<_> =
+            curve.points.iter().map(|(rarity, v)| Some((x.at(*rarity), y.at(v.0 as f64)))).collect();
+        p.path(&format!("l{i}"), &polyline(&line));
     }
     Some(Spectrum {
         svg: p.finish(),
-        curves: curves.into_iter().map(|(name, n, _)| format!("{name} (n={n})")).collect(),
+        curves: curves.iter().map(|c| format!("{} (n={})", c.name, c.n)).collect(),
         left_out,
     })
 }
