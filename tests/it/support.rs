@@ -221,6 +221,11 @@ impl Going {
         kill_process(pid_of(&self.child), signal).unwrap();
     }
 
+    /// What it has written to stdout so far.
+    pub(crate) fn out(&self) -> String {
+        fs::read_to_string(self.said.path().join("out")).unwrap_or_default()
+    }
+
     /// What it has written to stderr so far.
     pub(crate) fn err(&self) -> String {
         fs::read_to_string(self.said.path().join("err")).unwrap_or_default()
