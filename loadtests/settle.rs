@@ -51,13 +51,23 @@ pub(super) async fn settle(turn: &mut Turn<'_>) {
 /// The state of a job that has not become terminal in time; `None` when it has, or is gone.
 async fn still_going(turn: &mut Turn<'_>, id: &str, deadline: Instant) -> Option<String> {
     let query = format!("job_id={id}");
+    let patience = Duration::from(turn.run.settings.patience);
+    let mut last_answer = Instant::now();
     loop {
         let read = |answer: &Answer| decode::json::<decode::Polled>(&answer.body);
         let state = match turn.in_session(Endpoint::Poll, &query, Bytes::new(), 200, read).await {
             Ok((polled, _)) => polled.job_state,
             Err(Problem { status: Some(404), .. }) => return None,
+            Err(Problem { status: None, what }) if last_answer.elapsed() >= patience => return Some(what),
+            Err(Problem { status: None, what }) => {
+                if Instant::now() >= deadline || !turn.wait(Duration::from_millis(250)).await {
+                    return Some(what);
+                }
+                continue;
+            }
             Err(problem) => problem.what,
         };
+        last_answer = Instant::now();
         if JobState::parse(&state).is_some_and(JobState::is_terminal) {
             return None;
         }

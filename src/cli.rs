@@ -329,14 +329,10 @@ fn plain(value: &toml::Value) -> Option<String> {
 /// A usage error as one line: what, where, how to mend it.
 pub fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let mut parts: Vec<&str> = Vec::new();
-    for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
-        if line.starts_with("Usage:") || line.starts_with("For more information") {
-            break;
-        }
-        parts.push(line);
-    }
-    let line = parts.join(" ");
+    // Behind it come the ways to call springtide, on a line each, and where to read more.
+    let said = text.split("Usage:").next().unwrap_or_default();
+    let said = said.split("For more information").next().unwrap_or_default();
+    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
     format!("springtide: {} (see springtide --help)", line.strip_prefix("error: ").unwrap_or(&line))
 }
 

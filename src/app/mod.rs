@@ -42,14 +42,15 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
+    /// The error and its causes in one line. A cause that the message before it has quoted is not
+    /// said again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.error.to_string();
+        let mut line = self.error.to_string();
         for cause in self.error.chain().skip(1).map(ToString::to_string) {
-            // Many an error tells its cause itself.
-            if !said.contains(&cause) {
-                said = format!("{said}: {cause}");
+            if !line.ends_with(&cause) {
+                line = format!("{line}: {cause}");
             }
         }
-        f.write_str(&said)
+        f.write_str(&line.replace('\n', " "))
     }
 }

@@ -10,12 +10,16 @@ use crate::{
     target::{Client, Endpoint, Origin, Sockets, decode, http::Call},
 };
 
+/// Nobody waits longer than this for a greeting.
+const LONGEST: Duration = Duration::from_secs(10);
+
 /// Asks the target for its greeting.
 ///
 /// # Errors
 /// When it gives no answer at all; any HTTP answer will do, since a proxy may hide `GET /`.
-pub(super) async fn look(origin: &Arc<Origin>, stand_in: bool) -> Result<Target> {
-    let mut client = Client::new(Arc::clone(origin), Arc::new(Sockets::default()), Duration::from_secs(10));
+pub(super) async fn look(origin: &Arc<Origin>, stand_in: bool, patience: Duration) -> Result<Target> {
+    let timeout = patience.min(LONGEST);
+    let mut client = Client::new(Arc::clone(origin), Arc::new(Sockets::default()), timeout);
     let hello = Endpoint::Hello;
     let call =
         Call { method: hello.method(), path: hello.path(), cookie: None, body: Bytes::new(), safe: true };

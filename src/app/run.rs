@@ -23,7 +23,7 @@ use crate::{
     report::Paper,
     scenario::{FaultMode, Matrix, Scenario},
     standin::{Config, StandIn},
-    target::{Origin, Sockets},
+    target::{Origin, Sockets, origin::OriginError},
     verdict::Exit,
 };
 
@@ -46,7 +46,7 @@ pub async fn run(
     let started = Timestamp::now();
     let label = args.label.clone().unwrap_or_else(|| wanted.plan.scenarios[0].id.to_string());
     let origin = match &args.host {
-        Some(url) => Some(Origin::new(url, args.ca_cert.as_deref()).map_err(Failure::usage)?),
+        Some(url) => Some(target(url, args.ca_cert.as_deref()).map_err(Failure::usage)?),
         None => None,
     };
     let folder = folder::create(&args.out, &label, started).map_err(Failure::usage)?;
@@ -93,7 +93,7 @@ async fn go(
         (None, Some(stand_in)) => Origin::new(stand_in.url(), None)?,
         (None, None) => bail!("there is no target"),
     });
-    let target = preflight::look(&origin, stand_in.is_some()).await?;
+    let target = preflight::look(&origin, stand_in.is_some(), args.patience.into()).await?;
     tracing::info!(
         "target {}{}, seed {}, {} cells",
         target.url,
@@ -136,6 +136,9 @@ async fn go(
     let stopped = local::carry_out(&plan, &run_id, &kit, threads, &mut watch, stop).await;
     let mut record = watch.finish();
     record.stopped = stopped?;
+    if let Some(why) = record.stopped.as_deref().filter(|why| ![INTERRUPTED, TERMINATED].contains(why)) {
+        tracing::error!("the run ends early: {why}");
+    }
     record.finished = Some(Timestamp::now());
     judgement::close(&mut record);
     record.save(folder)?;
@@ -156,7 +159,7 @@ struct Wanted {
 impl Wanted {
     fn read(args: &RunArgs) -> Result<Self> {
         let (matrix, matrix_name) = match &args.matrix {
-            Some(path) => (Matrix::load(path)?, path.display().to_string()),
+            Some(path) => (Matrix::load(path).map_err(|e| anyhow!("--{e}"))?, path.display().to_string()),
             None => (Matrix::runbook(), "built-in loadtests/matrix.toml".into()),
         };
         let id = args.scenario.as_deref().unwrap_or_default();
@@ -168,6 +171,19 @@ impl Wanted {
                 "--scenario {id}: its fault {:?} cannot be injected yet; take one with fault = \"none\"",
                 row.fault.to_string()
             );
+        }
+        for threshold in &args.thresholds {
+            // It could only fail, at the end.
+            if let Some(other) = threshold.scenario().filter(|other| **other != row.id) {
+                bail!("--threshold {threshold}: the run has no {other}, it has {}", row.id);
+            }
+        }
+        for (flag, path) in [("--csv", &args.csv), ("--html", &args.html)] {
+            let Some(path) = path else { continue };
+            let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if !folder.is_dir() {
+                bail!("{flag} {}: there is no folder {}; make it first", path.display(), folder.display());
+            }
         }
         let (scenario, overrides) = overridden(row, args);
         let input = match &args.input {
@@ -205,6 +221,14 @@ impl Wanted {
         };
         Ok(Self { plan, input, account })
     }
+}
+
+/// The target's address, with the flag to mend named in what is wrong with it.
+fn target(url: &str, ca: Option<&Path>) -> Result<Origin> {
+    Origin::new(url, ca).map_err(|e| match e {
+        OriginError::Certificates { .. } => anyhow!("--ca-cert: {e}"),
+        _ => anyhow!("--host: {e}"),
+    })
 }
 
 /// The row with what the flags change in it, and a sentence for each change.

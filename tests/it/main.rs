@@ -1,0 +1,22 @@
+//! The integration tests: springtide from the outside, as its users and its targets see it.
+
+/// The import table of DESIGN section 11, held against the source.
+mod architecture;
+/// What a run says of each bug that the stand-in can be told to have.
+mod bugs;
+/// Runs of the real binary against the built-in stand-in.
+mod local;
+/// The matrix files and the fixtures, held against the disk in both directions.
+mod matrix;
+/// Every command, flag and table of the README, held against the code.
+mod readme;
+/// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.
+mod signals;
+/// What the other modules are written with: a run, its end, a backend, an odd server.
+mod support;
+/// What is reported, held against what the server knows to be true.
+mod truth;
+/// Mistakes: one line that names what is wrong, and nothing started or written.
+mod usage;
+/// Targets that are not the stand-in, and hardly HTTP.
+mod wire;
