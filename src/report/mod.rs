@@ -366,12 +366,4 @@ mod tests {
         println!("all of it in {:?}, {:.2} s of CPU", began.elapsed(), cpu() - spent);
         assert!(fs::metadata(folder.join("report.html")).unwrap().len() < 6_000_000);
     }
-
-    /// Leaves a small report where `SPRINGTIDE_TEST_REPORT` says, to be looked at.
-    #[test]
-    #[ignore = "for people"]
-    fn a_report_to_look_at() {
-        let folder = std::env::var_os("SPRINGTIDE_TEST_REPORT").map(PathBuf::from);
-        write_all(&sample::mixed(), &folder.expect("SPRINGTIDE_TEST_REPORT names a folder")).unwrap();
-    }
 }

@@ -265,6 +265,6 @@ pub(crate) fn health(run: &RunRecord, s: &ScenarioSummary) -> Table {
     if s.cells > 1 {
         t.row(row("all that count".into(), &s.health));
     }
-    t.note("Lag: how late planned waits ended. Unaccounted: Little's law, the share of the users' time that neither requests nor intended waits nor checking results explain; the generator's own delay.");
+    t.note("Lag: how late planned waits ended. Unaccounted: Little's law, the share of the users' time that neither requests nor waits nor checking results explain; the generator's own work.");
     t
 }

@@ -33,7 +33,7 @@ pub fn table(paper: &Paper<'_>) -> String {
     }
     let found = findings(run);
     if !found.is_empty() {
-        let _ = write!(out, "\nfindings:\n{}", found.text());
+        let _ = write!(out, "\nfindings:\n{found}");
     }
     let broken = broken(run);
     if !broken.is_empty() {
@@ -76,17 +76,16 @@ fn outcomes(s: &ScenarioSummary) -> String {
     if some.is_empty() { "none ended".into() } else { some.join(", ") }
 }
 
-fn findings(run: &RunRecord) -> Table {
-    let mut t = Table::new("findings", &["scenario", "count", "finding", "examples"]);
+/// A line a finding, and below it an example where the target is to blame.
+fn findings(run: &RunRecord) -> String {
+    let mut out = String::new();
     for f in fold::findings(run) {
-        t.row(vec![
-            f.scenario.to_string().into(),
-            num(f.count),
-            f.kind.to_string().into(),
-            f.examples.first().copied().unwrap_or_default().into(),
-        ]);
+        let _ = writeln!(out, "  {}  {}×  {}", f.scenario, f.count, f.kind);
+        if let (false, Some(example)) = (f.kind.is_about_us(), f.examples.first()) {
+            let _ = writeln!(out, "      such as {example}");
+        }
     }
-    t
+    out
 }
 
 fn broken(run: &RunRecord) -> Table {
