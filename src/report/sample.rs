@@ -162,7 +162,7 @@ pub(super) fn run(
             cpu: "Example CPU @ 2.40GHz".into(),
             cores: 2,
             memory: 8_000_000_000,
-            kernel: "6.1.0".into(),
+            kernel: "Linux 6.1.0".into(),
             open_files: 65_536,
         },
         target: Target {

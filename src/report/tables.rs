@@ -121,7 +121,7 @@ pub(crate) fn facts(paper: &Paper<'_>) -> Table {
     fact(
         "generator's host",
         format!(
-            "{}: {}, {} cores, {} memory, Linux {}, {} open files",
+            "{}: {}, {} cores, {} memory, {}, {} open files",
             host.name,
             host.cpu,
             host.cores,
