@@ -10,7 +10,7 @@ use super::{
     turn::{Problem, Turn},
 };
 use crate::{
-    target::{Answer, Endpoint, decode},
+    target::{Answer, Endpoint, decode, http::Exchange},
     timeline::{JobOutcome, JobState},
 };
 
@@ -36,31 +36,21 @@ pub(super) async fn to_the_end(turn: &mut Turn<'_>, followed: &mut Followed) -> 
         match polled {
             Ok((polled, exchange)) => {
                 last_answer = exchange.done;
-                let Some(state) = JobState::parse(&polled.job_state) else {
+                if let Some(state) = JobState::parse(&polled.job_state) {
+                    saw(turn, followed, state, &exchange);
+                    match state {
+                        JobState::Completed => return Ok(()),
+                        JobState::Failed => return Err(JobOutcome::Failed),
+                        JobState::Canceled => return Err(JobOutcome::Canceled),
+                        _ => {}
+                    }
+                } else {
                     followed.job.unknown_states.insert(polled.job_state.chars().take(60).collect());
-                    continue;
-                };
-                let timeline = &mut followed.job.timeline;
-                let before = timeline.state();
-                let clocked = turn.recorder.clocked(&exchange);
-                if let Some(from) = timeline.observe(state, clocked, exchange.wire_bytes) {
-                    followed.job.backwards.push((from, state));
-                }
-                if before != Some(state) {
-                    turn.recorder.state_changed(before, state);
-                }
-                match state {
-                    JobState::Completed => return Ok(()),
-                    JobState::Failed => return Err(JobOutcome::Failed),
-                    JobState::Canceled => return Err(JobOutcome::Canceled),
-                    _ => {}
                 }
             }
             Err(Problem { status: Some(404), .. }) => return Err(JobOutcome::Lost),
-            Err(Problem { status: Some(status @ (401 | 403)), what }) => {
-                return Err(JobOutcome::Broken {
-                    what: format!("no access to the own job, {status}: {what}"),
-                });
+            Err(Problem { status: Some(401 | 403), what }) => {
+                return Err(JobOutcome::Broken { what: format!("no access to the own job: {what}") });
             }
             Err(Problem { what, .. }) if last_answer.elapsed() >= patience => {
                 let seconds = patience.as_secs();
@@ -72,5 +62,18 @@ pub(super) async fn to_the_end(turn: &mut Turn<'_>, followed: &mut Followed) -> 
             let in_state = followed.job.timeline.state().unwrap_or(JobState::Unknown);
             return Err(JobOutcome::TimedOut { in_state });
         }
+    }
+}
+
+/// Takes down the state that a poll saw.
+fn saw(turn: &Turn<'_>, followed: &mut Followed, state: JobState, exchange: &Exchange) {
+    let timeline = &mut followed.job.timeline;
+    let before = timeline.state();
+    let clocked = turn.recorder.clocked(exchange);
+    if let Some(from) = timeline.observe(state, clocked, exchange.wire_bytes) {
+        followed.job.backwards.push((from, state));
+    }
+    if before != Some(state) {
+        turn.recorder.state_changed(before, state);
     }
 }

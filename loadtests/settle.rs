@@ -56,18 +56,14 @@ async fn still_going(turn: &mut Turn<'_>, id: &str, deadline: Instant) -> Option
     loop {
         let read = |answer: &Answer| decode::json::<decode::Polled>(&answer.body);
         let state = match turn.in_session(Endpoint::Poll, &query, Bytes::new(), 200, read).await {
-            Ok((polled, _)) => polled.job_state,
-            Err(Problem { status: Some(404), .. }) => return None,
-            Err(Problem { status: None, what }) if last_answer.elapsed() >= patience => return Some(what),
-            Err(Problem { status: None, what }) => {
-                if Instant::now() >= deadline || !turn.wait(Duration::from_millis(250)).await {
-                    return Some(what);
-                }
-                continue;
+            Ok((polled, _)) => {
+                last_answer = Instant::now();
+                polled.job_state
             }
+            Err(Problem { status: Some(404), .. }) => return None,
+            Err(problem) if last_answer.elapsed() >= patience => return Some(problem.what),
             Err(problem) => problem.what,
         };
-        last_answer = Instant::now();
         if JobState::parse(&state).is_some_and(JobState::is_terminal) {
             return None;
         }
