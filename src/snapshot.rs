@@ -27,6 +27,17 @@ pub enum Phase {
     Settle,
 }
 
+impl Phase {
+    /// The name in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Load => "load",
+            Self::Settle => "settle",
+        }
+    }
+}
+
 /// Which requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestKey {
@@ -83,6 +94,8 @@ impl RequestStats {
 /// Which failures are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ErrorKey {
+    /// When in the cell.
+    pub phase: Phase,
     /// HTTP method.
     pub method: String,
     /// Path without query.
@@ -388,7 +401,12 @@ mod tests {
                 t.health.user_time += Micros(us);
                 t.health.sockets = t.health.sockets.max(us % 17);
                 if !ok {
-                    let key = ErrorKey { method: "GET".into(), name: "/".into(), error: format!("e{kind}") };
+                    let key = ErrorKey {
+                        phase: Phase::Load,
+                        method: "GET".into(),
+                        name: "/".into(),
+                        error: format!("e{kind}"),
+                    };
                     t.merge(Totals {
                         errors: [(key, ErrorStats { count: 1, first: us, last: us })].into(),
                         ..Totals::default()

@@ -93,7 +93,7 @@ pub struct ScenarioSummary {
     pub all: RequestStats,
     /// Requests before T0 and after the last outcome, outside the clock.
     pub outside: BTreeMap<RequestKey, RequestStats>,
-    /// Failures of load-phase requests.
+    /// Failures of all requests, each with its phase.
     pub errors: BTreeMap<ErrorKey, ErrorStats>,
     /// What was sent and fetched, one entry a kind that occurred.
     pub payloads: Vec<Sizes>,
@@ -187,19 +187,11 @@ pub fn counting<'a>(run: &'a RunRecord, scenario: &ScenarioId) -> Vec<&'a CellRe
     if sound.is_empty() { all } else { sound }
 }
 
-/// Failures of the endpoints that failed under load. The record does not tell the phases of one
-/// error apart, so an endpoint that fails alike under load and outside it is counted with both.
+/// Failures of every phase.
 fn errors(cells: &[&CellRecord]) -> BTreeMap<ErrorKey, ErrorStats> {
     let mut all: BTreeMap<ErrorKey, ErrorStats> = BTreeMap::new();
-    for totals in cells.iter().map(|c| &c.totals) {
-        let failed = |e: &ErrorKey| {
-            totals
-                .phase(Phase::Load)
-                .any(|(k, s)| k.method == e.method && k.name == e.name && s.failed.count() > 0)
-        };
-        for (key, stats) in totals.errors.iter().filter(|(k, _)| failed(k)) {
-            all.entry(key.clone()).and_modify(|ours| ours.merge(stats)).or_insert(*stats);
-        }
+    for (key, stats) in cells.iter().flat_map(|c| &c.totals.errors) {
+        all.entry(key.clone()).and_modify(|ours| ours.merge(stats)).or_insert(*stats);
     }
     all
 }

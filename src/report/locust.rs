@@ -19,7 +19,7 @@ use crate::{
     record::{CellRecord, RunRecord},
     report::{figure::ms, sheet},
     series::Second,
-    snapshot::RequestStats,
+    snapshot::{Phase, RequestStats},
     summary::{self, ScenarioSummary},
 };
 
@@ -102,7 +102,7 @@ fn cell_history(cell: &CellRecord, total: &mut Entry, rows: &mut Vec<Vec<String>
 
 /// `_failures.csv`: a row a kind of failure.
 pub(super) fn failures(s: &ScenarioSummary) -> Vec<u8> {
-    let rows = s.errors.iter().map(|(key, e)| {
+    let rows = s.errors.iter().filter(|(key, _)| key.phase == Phase::Load).map(|(key, e)| {
         vec![
             key.method.clone(),
             key.name.clone(),

@@ -248,7 +248,7 @@ impl Measuring {
             if in_series {
                 second.failed.record(took);
             }
-            let key = ErrorKey { method: method.into(), name: name.into(), error: error.into() };
+            let key = ErrorKey { phase, method: method.into(), name: name.into(), error: error.into() };
             let now = self.t0 + done.0;
             let one = ErrorStats { count: 1, first: now, last: now };
             let all = &mut self.totals.errors;

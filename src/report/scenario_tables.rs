@@ -154,10 +154,11 @@ fn endpoint(method: Cell, name: Cell, r: &RequestStats) -> Vec<Cell> {
 pub(crate) fn errors(s: &ScenarioSummary) -> Table {
     let mut t = Table::new(
         format!("{}: errors", s.scenario.id),
-        &["method", "name", "error", "count", "first seen", "last seen"],
+        &["phase", "method", "name", "error", "count", "first seen", "last seen"],
     );
     for (key, e) in &s.errors {
         t.row(vec![
+            key.phase.as_str().into(),
             key.method.as_str().into(),
             code(&key.name),
             code(&key.error),
