@@ -253,9 +253,9 @@ impl Times {
 /// Whole milliseconds below 100, then two significant digits: 147 → 150, 3432 → 3400.
 fn rounded(time: Micros) -> u64 {
     let unit = match time.0 {
-        ..100_000 => 1,
-        ..1_000_000 => 10,
-        ..10_000_000 => 100,
+        0..100_000 => 1,
+        100_000..1_000_000 => 10,
+        1_000_000..10_000_000 => 100,
         _ => 1_000,
     };
     let (whole, rest) = (time.0 / (unit * 1_000), time.0 % (unit * 1_000));
