@@ -1,7 +1,7 @@
 //! `springtide report`, and the end of every run: files and the words on stdout.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -73,16 +73,19 @@ fn copy(from: &Path, to: &Path, flag: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says on stdout how the run went: the tables and the result, or all of it as JSON.
-pub(super) fn print(paper: &Paper<'_>, folder: &Path, json: bool, out: &mut Out) -> Result<()> {
+/// Says on stdout how the run went: the tables and the result, or all of it as JSON. A reader who
+/// has gone away does not change how the run went.
+pub(super) fn print(paper: &Paper<'_>, folder: &Path, json: bool, out: &mut Out) -> io::Result<()> {
     let exit = exit_of(paper.run);
-    if json {
-        writeln!(out, "{}", json::summary(paper, exit).trim_end())?;
+    let text = if json {
+        json::summary(paper, exit).trim_end().to_owned()
     } else {
-        writeln!(out, "{}", terminal::table(paper))?;
-        writeln!(out, "report: {}", folder.join(Format::Html.path("")).display())?;
-        writeln!(out, "{}", terminal::result_line(paper, exit))?;
+        let page = folder.join(Format::Html.path(""));
+        let result = terminal::result_line(paper, exit);
+        format!("{}\nreport: {}\n{result}", terminal::table(paper), page.display())
+    };
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
-    out.flush()?;
-    Ok(())
 }

@@ -19,6 +19,8 @@ use tokio_rustls::{
     },
 };
 
+use super::trust::Trust;
+
 /// A target's address with everything needed to connect to it. Cheap to share.
 pub struct Origin {
     /// As given, without a trailing slash.
@@ -144,7 +146,7 @@ impl fmt::Debug for Origin {
 }
 
 fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
-    let mut roots = RootCertStore::empty();
+    let (mut roots, mut given) = (RootCertStore::empty(), Vec::new());
     let fail = |path: &dyn fmt::Display, why: &dyn fmt::Display| OriginError::Certificates {
         path: path.to_string(),
         why: why.to_string(),
@@ -153,6 +155,7 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
         Some(path) => {
             for cert in CertificateDer::pem_file_iter(path).map_err(|e| fail(&path.display(), &e))? {
                 let cert = cert.map_err(|e| fail(&path.display(), &e))?;
+                given.push(cert.clone());
                 roots.add(cert).map_err(|e| fail(&path.display(), &e))?;
             }
         }
@@ -167,10 +170,12 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
         return Err(fail(&ca.map_or("of the system".into(), |p| p.display().to_string()), &"there are none"));
     }
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let trust = Trust::new(roots, given, Arc::clone(&provider)).map_err(|e| fail(&"of the system", &e))?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| fail(&"of the system", &e))?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(trust)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }
