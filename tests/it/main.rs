@@ -8,6 +8,8 @@ mod bugs;
 mod local;
 /// The matrix files and the fixtures, held against the disk in both directions.
 mod matrix;
+/// A server that answers as it is told, right or wrong.
+mod odd;
 /// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.
