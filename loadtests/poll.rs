@@ -36,7 +36,7 @@ pub(super) async fn to_the_end(turn: &mut Turn<'_>, followed: &mut Followed) -> 
         match polled {
             Ok((polled, exchange)) => {
                 last_answer = exchange.done;
-                if let Some(state) = JobState::parse(&polled.job_state) {
+                if let Some(state) = polled.state() {
                     saw(turn, followed, state, &exchange);
                     match state {
                         JobState::Completed => return Ok(()),

@@ -7,7 +7,7 @@ use hyper::header::{HeaderMap, SET_COOKIE};
 use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
 use sha2::{Digest, Sha256};
 
-use crate::{scenario::hex, snapshot::Results};
+use crate::{scenario::hex, snapshot::Results, state::JobState};
 
 /// Answer to a submit.
 #[derive(Debug, Deserialize)]
@@ -21,6 +21,34 @@ pub struct Submitted {
 pub struct Polled {
     /// The name of its state.
     pub job_state: String,
+    /// Its tasks, where the target tells of them.
+    #[serde(default)]
+    pub job_tasks_status: Vec<TaskStatus>,
+}
+
+/// One task, as a poll shows it.
+#[derive(Debug, Deserialize)]
+pub struct TaskStatus {
+    /// The name of its state.
+    #[serde(default)]
+    pub task_state: String,
+}
+
+impl Polled {
+    /// The state, if we know its name.
+    ///
+    /// The target calls a job PENDING unless it finds a task that runs at this very moment, so also
+    /// one whose first tasks have ended while the rest waits. A task that is not PENDING any more
+    /// shows that the job has begun: it is RUNNING then.
+    pub fn state(&self) -> Option<JobState> {
+        let pending = JobState::Pending.as_str();
+        let begun =
+            || self.job_tasks_status.iter().any(|t| !t.task_state.is_empty() && t.task_state != pending);
+        match JobState::parse(&self.job_state)? {
+            JobState::Pending if begun() => Some(JobState::Running),
+            state => Some(state),
+        }
+    }
 }
 
 /// Answer to a cancel.
@@ -198,6 +226,20 @@ mod tests {
         assert_eq!(said(br#"{"estimators":[]}"#), "no estimators");
         assert_eq!(said(br#"{"estimators":[{"name":"a","pages"#), "not JSON");
         assert_eq!(said(br#"{"message":"hm"}"#), "unexpected answer: missing field `estimators`");
+    }
+
+    #[test]
+    fn a_pending_job_with_a_task_that_ended_has_begun() {
+        let state = |body: &str| json::<Polled>(body.as_bytes()).unwrap().state();
+        let tasks = |job: &str, tasks: &str| {
+            state(&format!(r#"{{"job_state":"{job}","job_tasks_status":[{tasks}],"message":"m"}}"#))
+        };
+        let (done, waits) = (r#"{"task_id":1,"task_state":"COMPLETED"}"#, r#"{"task_state":"PENDING"}"#);
+        assert_eq!(tasks("PENDING", waits), Some(JobState::Pending));
+        assert_eq!(tasks("PENDING", &format!("{done},{waits}")), Some(JobState::Running));
+        assert_eq!(tasks("MERGING_QUEUED", done), Some(JobState::MergingQueued));
+        assert_eq!(state(r#"{"job_state":"UNKNOWN","message":"m"}"#), Some(JobState::Unknown));
+        assert_eq!(tasks("BANANA", done), None);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod bugs;
 mod local;
 /// The matrix files and the fixtures, held against the disk in both directions.
 mod matrix;
+/// A server that answers as it is told, right or wrong.
+mod odd;
 /// Every command, flag and table of the README, held against the code.
 mod readme;
 /// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.
