@@ -26,8 +26,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let filter =
-        EnvFilter::try_from_env("SPRINGTIDE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,springtide=info,goose=error"));
+    let filter = EnvFilter::try_from_env("SPRINGTIDE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,springtide=info,goose=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
