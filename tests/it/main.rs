@@ -1,5 +1,7 @@
 //! The integration tests: springtide from the outside, as its users and its targets see it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is a test that fails")]
+
 /// The import table of DESIGN section 11, held against the source.
 mod architecture;
 /// What a run says of each bug that the stand-in can be told to have.
