@@ -2,12 +2,13 @@
 //! users do it how often.
 //!
 //! A user lives as long as the run. For each cell it opens a session (`session`), meets the others
-//! at the barrier, carries its jobs through [`job`]: `submit` → `poll` → `fetch`, `cancel` for what
+//! at the barrier, carries its jobs through `job`: `submit` → `poll` → `fetch`, `cancel` for what
 //! it gives up, and at the end of the cell helps to `settle`. To add a flow, write a file like
-//! `fetch.rs`, say what it sends with an `Endpoint`, and call it from [`job`] or [`take_part`].
+//! `fetch.rs`, say what it sends with an `Endpoint`, and call it from `job` or [`take_part`].
 
 mod cancel;
 mod fetch;
+mod hello;
 pub mod input;
 mod job;
 mod poll;
@@ -22,7 +23,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    driver::CellRun,
+    driver::{CellRun, Flow},
     recorder::Recorder,
     snapshot::{JobKey, Phase},
 };
@@ -33,7 +34,9 @@ pub use user::{Kit, User};
 pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>) {
     let number = run.share.first_user + user.slot();
     let mut turn = Turn::new(user, run, recorder, number);
-    if let Err(why) = turn.open_session().await {
+    if run.flow == Flow::Jobs
+        && let Err(why) = turn.open_session().await
+    {
         run.fail(why);
     }
     run.start.arrive();
@@ -58,7 +61,10 @@ pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>)
         if !more || run.stop.is_cancelled() {
             break;
         }
-        job::carry_through(&mut turn, JobKey { user: number, nth }).await;
+        match run.flow {
+            Flow::Jobs => job::carry_through(&mut turn, JobKey { user: number, nth }).await,
+            Flow::Hello => hello::hello(&mut turn).await,
+        }
     }
     turn.end();
 
@@ -69,7 +75,9 @@ pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>)
         _ = run.settle.opened() => {}
     }
     turn.phase = Phase::Settle;
-    settle::settle(&mut turn).await;
+    if run.flow == Flow::Jobs {
+        settle::settle(&mut turn).await;
+    }
 }
 
 /// How long after T0 a user starts: with a spawn rate, users start evenly spaced.

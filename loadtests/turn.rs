@@ -1,6 +1,6 @@
 //! A user at work in one cell: sends, waits and keeps account of where its time goes.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
@@ -78,7 +78,8 @@ impl<'a> Turn<'a> {
 
     /// Waits that long, or until the cell is stopped. Returns whether to go on.
     pub(super) async fn wait(&mut self, pause: Duration) -> bool {
-        let until = Instant::now() + pause;
+        let began = Instant::now();
+        let until = began + pause;
         tokio::select! {
             biased;
             () = self.run.stop.cancelled() => return false,
@@ -86,7 +87,8 @@ impl<'a> Turn<'a> {
         }
         if self.phase == Phase::Load {
             self.recorder.lag(until.elapsed().into());
-            self.waiting += pause.into();
+            // With its lateness, which the lag tells and has a limit of its own.
+            self.waiting += began.elapsed().into();
         }
         true
     }
@@ -112,7 +114,8 @@ impl<'a> Turn<'a> {
         read: impl FnOnce(&Answer) -> Result<T, String>,
     ) -> Result<(T, Exchange), Problem> {
         let path = endpoint.path();
-        let path_and_query = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+        let path_and_query =
+            if query.is_empty() { Cow::Borrowed(path) } else { Cow::Owned(format!("{path}?{query}")) };
         let cookie = self.user.session.as_ref().and_then(|s| s.cookie_for(endpoint));
         let call =
             Call { method: endpoint.method(), path: &path_and_query, cookie, body, safe: endpoint.is_safe() };

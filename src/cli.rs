@@ -5,7 +5,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind, parser::ValueSource};
 
 use crate::{
     micros::{self, Micros},
@@ -92,7 +92,7 @@ pub struct RunArgs {
     #[arg(long, env = "SPRINGTIDE_PASSWORD_FILE", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// Register an account for every user (always done on the stand-in)
-    #[arg(long, env = "SPRINGTIDE_REGISTER")]
+    #[arg(long, env = "SPRINGTIDE_REGISTER", value_parser = truth())]
     pub register: bool,
     /// PEM file of certificates to trust with https, instead of the system's
     #[arg(long, env = "SPRINGTIDE_CA_CERT", value_name = "FILE")]
@@ -120,22 +120,22 @@ pub struct RunArgs {
     #[arg(short = 'r', long, env = "SPRINGTIDE_SPAWN_RATE", value_name = "N", value_parser = positive, help_heading = "Load")]
     pub spawn_rate: Option<f64>,
     /// Pause between two polls of a job, jittered by 10 %
-    #[arg(long, env = "SPRINGTIDE_POLL_INTERVAL", value_name = "TIME", default_value = "500ms", value_parser = span, help_heading = "Load")]
+    #[arg(long, env = "SPRINGTIDE_POLL_INTERVAL", value_name = "TIME", default_value = "500ms", value_parser = some_span, help_heading = "Load")]
     pub poll_interval: Micros,
     /// Give a job up and cancel it after so long
-    #[arg(long, env = "SPRINGTIDE_JOB_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = span, help_heading = "Load")]
+    #[arg(long, env = "SPRINGTIDE_JOB_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = some_span, help_heading = "Load")]
     pub job_timeout: Micros,
     /// Give the target up when it gives no answer for so long; also the timeout of a request
-    #[arg(long, env = "SPRINGTIDE_PATIENCE", value_name = "TIME", default_value = "30s", value_parser = span, help_heading = "Load")]
+    #[arg(long, env = "SPRINGTIDE_PATIENCE", value_name = "TIME", default_value = "30s", value_parser = some_span, help_heading = "Load")]
     pub patience: Micros,
     /// Rest between two repetitions, after the target has become quiet
     #[arg(long, env = "SPRINGTIDE_COOL_DOWN", value_name = "TIME", default_value = "0s", value_parser = span, help_heading = "Load")]
     pub cool_down: Micros,
     /// Renew a session when it is so old
-    #[arg(long, env = "SPRINGTIDE_SESSION_REFRESH", value_name = "TIME", default_value = "8m", value_parser = span, help_heading = "Load")]
+    #[arg(long, env = "SPRINGTIDE_SESSION_REFRESH", value_name = "TIME", default_value = "8m", value_parser = some_span, help_heading = "Load")]
     pub session_refresh: Micros,
     /// Leave out the discarded first job
-    #[arg(long, env = "SPRINGTIDE_NO_WARMUP", help_heading = "Load")]
+    #[arg(long, env = "SPRINGTIDE_NO_WARMUP", value_parser = truth(), help_heading = "Load")]
     pub no_warmup: bool,
     /// Seed of order, jitter and everything else random [default: drawn, and told]
     #[arg(long, env = "SPRINGTIDE_SEED", value_name = "N", help_heading = "Load")]
@@ -180,13 +180,13 @@ pub struct RunArgs {
     #[arg(long, env = "SPRINGTIDE_HTML", value_name = "FILE", help_heading = "Output")]
     pub html: Option<PathBuf>,
     /// Print the summary as JSON on stdout, instead of the table and the RESULT line
-    #[arg(long, env = "SPRINGTIDE_JSON", help_heading = "Output")]
+    #[arg(long, env = "SPRINGTIDE_JSON", value_parser = truth(), help_heading = "Output")]
     pub json: bool,
     /// Accepted for those used to Locust; springtide has no web interface to leave out
-    #[arg(long, env = "SPRINGTIDE_HEADLESS", help_heading = "Output")]
+    #[arg(long, env = "SPRINGTIDE_HEADLESS", value_parser = truth(), help_heading = "Output")]
     pub headless: bool,
     /// Log lines instead of a progress line, even on a terminal
-    #[arg(long, env = "SPRINGTIDE_NO_PROGRESS", help_heading = "Output")]
+    #[arg(long, env = "SPRINGTIDE_NO_PROGRESS", value_parser = truth(), help_heading = "Output")]
     pub no_progress: bool,
 
     /// The stand-in, when there is no --host.
@@ -241,12 +241,48 @@ pub struct BackendArgs {
 /// As one line with the flag, the value and the remedy; help and version texts come as errors of
 /// their own kind, as clap has it.
 pub fn parse(args: impl IntoIterator<Item = OsString>, config: Option<&str>) -> Result<Cli, clap::Error> {
-    let mut command = Cli::command();
-    if let Some(text) = config {
-        command = with_config(command, text)?;
+    let args: Vec<OsString> = args.into_iter().collect();
+    let command = match config.map(|text| with_config(Cli::command(), text)) {
+        None => Cli::command(),
+        Some(Ok(command)) => command,
+        // The file concerns only runs: help, and commands of another kind, work without it.
+        Some(Err(error)) => match read(Cli::command(), &args) {
+            Ok(cli) if !matches!(cli.command, None | Some(Command::Run(_))) => return Ok(cli),
+            Err(other) if !other.use_stderr() => return Err(other),
+            _ => return Err(error),
+        },
+    };
+    read(command, &args)
+}
+
+fn read(command: clap::Command, args: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = command.try_get_matches_from(args)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    match &mut cli.command {
+        None => yield_to_flags(&mut cli.run, &matches),
+        Some(Command::Run(run)) => {
+            if let Some(matches) = matches.subcommand_matches("run") {
+                yield_to_flags(run, matches);
+            }
+        }
+        Some(Command::Report(_) | Command::Backend(_)) => {}
     }
-    let mut matches = command.try_get_matches_from(args)?;
-    Cli::from_arg_matches_mut(&mut matches)
+    Ok(cli)
+}
+
+/// Of two flags that exclude each other, the one from the file gives way to the one that was typed.
+fn yield_to_flags(run: &mut RunArgs, matches: &clap::ArgMatches) {
+    let typed = |id: &str| {
+        matches!(matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+    };
+    if typed("register") && run.register && !typed("username") {
+        run.username = None;
+    } else if typed("username") {
+        run.register = false;
+    }
+    if typed("jobs_per_user") && !typed("run_time") {
+        run.run_time = None;
+    }
 }
 
 /// Makes the file's values the defaults of the flags.
@@ -300,6 +336,17 @@ pub fn one_line(error: &clap::Error) -> String {
     format!("springtide: {} (see springtide --help)", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
+/// `1`, `true`, `yes` and the like are true; nothing, `0`, `false`, `no` and `off` are false.
+fn truth() -> clap::builder::FalseyValueParser {
+    clap::builder::FalseyValueParser::new()
+}
+
+/// A time to wait for: not so short that waiting becomes a busy loop.
+fn some_span(text: &str) -> Result<Micros, String> {
+    let least = Micros(1_000);
+    span(text).and_then(|s| if s < least { Err("must be 1ms or more".into()) } else { Ok(s) })
+}
+
 fn span(text: &str) -> Result<Micros, String> {
     micros::parse(text).ok_or_else(|| "write a time with its unit, such as 500ms, 30s or 1m30s".into())
 }
@@ -332,7 +379,7 @@ mod tests {
 
     use super::*;
 
-    fn read(args: &[&str], config: Option<&str>) -> Result<Cli, String> {
+    fn typed(args: &[&str], config: Option<&str>) -> Result<Cli, String> {
         let args = std::iter::once("springtide").chain(args.iter().copied()).map(OsString::from);
         parse(args, config).map_err(|e| one_line(&e))
     }
@@ -347,13 +394,13 @@ mod tests {
         let named: Vec<&str> = BUGS.lines().skip(1).filter_map(|l| l.split_whitespace().next()).collect();
         assert_eq!(named.len(), 20);
         for bug in named {
-            read(&["backend", "--standin-bug", bug], None).unwrap();
+            typed(&["backend", "--standin-bug", bug], None).unwrap();
         }
     }
 
     #[test]
     fn the_main_job_needs_no_subcommand() {
-        let cli = read(&["--scenario", "S6", "--users", "10"], None).unwrap();
+        let cli = typed(&["--scenario", "S6", "--users", "10"], None).unwrap();
         assert!(cli.command.is_none());
         assert_eq!((cli.run.scenario.as_deref(), cli.run.users), (Some("S6"), Some(10)));
     }
@@ -362,16 +409,33 @@ mod tests {
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
         let file =
             "scenario = \"S1\"\npoll-interval = \"1s\"\nno_warmup = true\nthreshold = [\"failures<1%\"]\n";
-        let cli = read(&["--poll-interval", "250ms"], Some(file)).unwrap();
+        let cli = typed(&["--poll-interval", "250ms"], Some(file)).unwrap();
         assert_eq!(cli.run.poll_interval, Micros(250_000));
         assert_eq!(cli.run.scenario.as_deref(), Some("S1"));
         assert!(cli.run.no_warmup);
         assert_eq!(cli.run.thresholds.len(), 1);
-        let Some(Command::Run(run)) = read(&["run"], Some(file)).unwrap().command else { panic!() };
+        let Some(Command::Run(run)) = typed(&["run"], Some(file)).unwrap().command else { panic!() };
         assert_eq!(run.poll_interval, Micros(1_000_000));
     }
 
+    #[test]
+    fn of_flags_that_exclude_each_other_the_typed_one_holds() {
+        let file = "scenario = \"S1\"\nusername = \"ann\"\nrun-time = \"1m\"\n";
+        let run = typed(&["--register", "--jobs-per-user", "3"], Some(file)).unwrap().run;
+        assert_eq!((run.username, run.run_time, run.jobs_per_user), (None, None, 3));
+        let run = typed(&[], Some(file)).unwrap().run;
+        assert_eq!((run.username.as_deref(), run.run_time), (Some("ann"), Some(Micros(60_000_000))));
+    }
+
+    #[test]
+    fn a_bad_file_does_not_stand_in_the_way_of_other_commands() {
+        assert!(typed(&["report", "x"], Some("nonsense = 1")).is_ok());
+        assert!(typed(&["--help"], Some("nonsense")).unwrap_err().contains("load generator"));
+    }
+
     #[rstest]
+    #[case(&["--scenario", "S6", "--poll-interval", "0s"], "1ms or more")]
+    #[case(&["compare"], "compare")]
     #[case(&["--users", "10"], "--scenario")]
     #[case(&["--scenario", "S6", "--users", "0"], "--users")]
     #[case(&["--scenario", "S6", "--poll-interval", "5"], "500ms, 30s")]
@@ -380,7 +444,7 @@ mod tests {
     #[case(&["--scenario", "S6", "--password", "x"], "--password")]
     #[case(&["--scenario", "S6", "--run-time", "0"], "longer than nothing")]
     fn bad_flags_are_named_in_one_line(#[case] args: &[&str], #[case] says: &str) {
-        let line = read(args, None).unwrap_err();
+        let line = typed(args, None).unwrap_err();
         assert!(line.contains(says), "{line}");
         assert_eq!(line.lines().count(), 1, "{line}");
     }
@@ -391,7 +455,7 @@ mod tests {
     #[case("users = 0", "--users")]
     #[case("password = \"x\"", "unknown key \"password\"")]
     fn a_bad_file_is_named(#[case] file: &str, #[case] says: &str) {
-        let line = read(&["--scenario", "S6"], Some(file)).unwrap_err();
+        let line = typed(&["--scenario", "S6"], Some(file)).unwrap_err();
         assert!(line.contains(says), "{line}");
     }
 }

@@ -57,35 +57,72 @@ pub struct Quantile {
     pub supported: bool,
 }
 
+/// Durations being collected; [`finish`](Self::finish) makes them a sample.
+#[derive(Debug, Clone, Default)]
+pub struct Collecting {
+    finished: Vec<u64>,
+    censored: Vec<u64>,
+    half_widths: Vec<u64>,
+}
+
+impl Collecting {
+    /// Adds one.
+    pub fn add(&mut self, span: Span) {
+        match span.half_width() {
+            Some(half) => {
+                self.finished.push(span.midpoint().0);
+                self.half_widths.push(half.0);
+            }
+            None => self.censored.push(span.least.0),
+        }
+    }
+
+    /// Adds what another one collected.
+    pub fn merge(&mut self, other: Self) {
+        self.finished.extend(other.finished);
+        self.censored.extend(other.censored);
+        self.half_widths.extend(other.half_widths);
+    }
+
+    /// Sorts them.
+    pub fn finish(self) -> Sample {
+        let Self { finished: mut value, censored, mut half_widths } = self;
+        let mut bound = Vec::new();
+        if !censored.is_empty() {
+            bound = [value.as_slice(), &censored].concat();
+            bound.sort_unstable();
+        }
+        value.sort_unstable();
+        value.resize(value.len() + censored.len(), u64::MAX);
+        let middle = half_widths.len().saturating_sub(1) / 2;
+        let half_width =
+            (!half_widths.is_empty()).then(|| Micros(*half_widths.select_nth_unstable(middle).1));
+        Sample { value, bound, half_width, censored: censored.len() }
+    }
+}
+
 /// A sample of durations, ready to be asked.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
     /// Midpoints of finished ones, rising; behind them `u64::MAX` for each censored one.
     value: Vec<u64>,
-    /// All lower bounds (midpoints for finished ones), rising: the rank-wise lower bound.
+    /// All lower bounds (midpoints for finished ones), rising: the rank-wise lower bound. Left
+    /// empty without censored ones, when it would be `value`.
     bound: Vec<u64>,
-    half_widths: Vec<u64>,
+    half_width: Option<Micros>,
     censored: usize,
 }
 
 impl Sample {
     /// Sorts the durations in.
     pub fn new(spans: impl IntoIterator<Item = Span>) -> Self {
-        let mut sample = Self::default();
-        for span in spans {
-            sample.bound.push(span.midpoint().0);
-            if let Some(half) = span.half_width() {
-                sample.value.push(span.midpoint().0);
-                sample.half_widths.push(half.0);
-            } else {
-                sample.value.push(u64::MAX);
-                sample.censored += 1;
-            }
-        }
-        sample.value.sort_unstable();
-        sample.bound.sort_unstable();
-        sample.half_widths.sort_unstable();
-        sample
+        let mut collecting = Collecting::default();
+        spans.into_iter().for_each(|span| collecting.add(span));
+        collecting.finish()
+    }
+
+    fn bound(&self) -> &[u64] {
+        if self.censored == 0 { &self.value } else { &self.bound }
     }
 
     /// How many durations, censored ones included.
@@ -108,7 +145,7 @@ impl Sample {
 
     /// The smallest, exact or bound; `None` when empty.
     pub fn min(&self) -> Option<Micros> {
-        self.bound.first().map(|&v| Micros(v))
+        self.bound().first().map(|&v| Micros(v))
     }
 
     /// The largest, or the largest bound when some are censored; `None` when empty.
@@ -118,7 +155,7 @@ impl Sample {
 
     /// Median half-width of the finished intervals: how blurred the sample is.
     pub fn half_width(&self) -> Option<Micros> {
-        self.half_widths.get(self.half_widths.len().saturating_sub(1) / 2).map(|&v| Micros(v))
+        self.half_width
     }
 
     /// The quantile `q` (0 < q < 1) at rank ⌈q·n⌉; `None` when empty.
@@ -132,9 +169,9 @@ impl Sample {
         }
         let rank = ((q * n as f64).ceil() as usize).clamp(1, n) - 1;
         let (low, high) = confidence_ranks(n, q);
-        let low = low.map(|r| Micros(self.bound[r]));
+        let low = low.map(|r| Micros(self.bound()[r]));
         let high = high.and_then(|r| (self.value[r] != u64::MAX).then_some(Micros(self.value[r])));
-        self.at_rank(rank, low, high, n as f64 >= 10.0 / (1.0 - q) - 1e-9)
+        self.at_rank(rank, low, high, is_enough(n as u64, q))
     }
 
     fn at_rank(
@@ -144,10 +181,15 @@ impl Sample {
         high: Option<Micros>,
         supported: bool,
     ) -> Option<Quantile> {
-        let (value, bound) = (*self.value.get(rank)?, self.bound[rank]);
+        let (value, bound) = (*self.value.get(rank)?, self.bound()[rank]);
         let at_least = value != bound;
         Some(Quantile { value: Micros(bound), at_least, low, high, supported })
     }
+}
+
+/// Whether `n` durations are enough for the quantile `q`: n ≥ 10 / (1 − q).
+pub fn is_enough(n: u64, q: f64) -> bool {
+    n as f64 >= 10.0 / (1.0 - q) - 1e-9
 }
 
 /// Ranks (from 0) whose order statistics enclose the quantile with 95 % confidence, each side

@@ -53,7 +53,7 @@ pub enum Kind {
     DuplicateResults,
     /// Jobs of one input have results of different shapes.
     ResultsDiffer,
-    /// The results make no sense or are missing though the job is COMPLETED.
+    /// What came back makes no sense, such as results that are missing though the job is COMPLETED.
     BrokenResults {
         /// What was wrong.
         what: String,
@@ -117,9 +117,10 @@ impl fmt::Display for Kind {
                 f.write_str("results stored more than once: duplicate estimators or pages")
             }
             Self::ResultsDiffer => f.write_str("results of one input differ in shape"),
-            Self::BrokenResults { what } => {
-                write!(f, "COMPLETED, but the results are broken: {what}")
+            Self::BrokenResults { what } if what.starts_with("results") => {
+                write!(f, "COMPLETED, but the {what}")
             }
+            Self::BrokenResults { what } => write!(f, "no outcome that makes sense: {what}"),
             Self::GhostJob => f.write_str("ghost: the target has a job whose submit it did not accept"),
             Self::DuplicateJob => f.write_str("duplicate: one submit made more than one job"),
             Self::VanishedJob => f.write_str("vanished: an accepted job is not in the target's list"),
@@ -134,7 +135,7 @@ impl fmt::Display for Kind {
             Self::Unreconciled => f.write_str("the target's own list of jobs could not be read"),
             Self::PollTooCoarse { stage, median, interval } => write!(
                 f,
-                "the poll interval ({interval}) exceeds 5 % of the median {stage} stage ({median}): lower --poll-interval for sharper figures"
+                "the poll interval ({interval}) exceeds 5 % of a cell's median {stage} stage ({median}): lower --poll-interval for sharper figures"
             ),
             Self::SkippedState { state } => {
                 write!(f, "{state} was shorter than the poll interval and not seen")

@@ -5,7 +5,7 @@
 //! because a run holds thousands of them (one a second, an endpoint and a cell) and each has few
 //! distinct values. Count, sum, minimum and maximum are exact.
 
-use std::{collections::BTreeMap, io::Cursor};
+use std::{collections::BTreeMap, io::Cursor, iter::Sum};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::{
@@ -64,8 +64,14 @@ impl Histogram {
         if other.count == 0 {
             return;
         }
-        for (&low, &n) in &other.buckets {
-            *self.buckets.entry(low).or_default() += n;
+        if other.buckets.len() * 4 < self.buckets.len() {
+            for (&low, &n) in &other.buckets {
+                *self.buckets.entry(low).or_default() += n;
+            }
+        } else {
+            // Two rising lists of like length: one walk and a map built in order beat a search
+            // for each bucket about threefold.
+            self.buckets = zipped(&self.buckets, &other.buckets).collect();
         }
         self.min = if self.count == 0 { other.min } else { self.min.min(other.min) };
         self.max = self.max.max(other.max);
@@ -135,12 +141,59 @@ impl Histogram {
     }
 }
 
+/// Adds many up at once: the same as merging one after the other, in a fraction of the time.
+impl<'a> Sum<&'a Histogram> for Histogram {
+    fn sum<I: Iterator<Item = &'a Self>>(all: I) -> Self {
+        let mut total = Self::default();
+        let mut buckets: Vec<(u64, u64)> = Vec::new();
+        for h in all.filter(|h| h.count > 0) {
+            total.min = if total.count == 0 { h.min } else { total.min.min(h.min) };
+            total.max = total.max.max(h.max);
+            total.sum += h.sum;
+            total.count += h.count;
+            buckets.extend(h.buckets.iter().map(|(low, n)| (*low, *n)));
+        }
+        // Rising runs, one a histogram: the stable sort finds and merges them.
+        buckets.sort_by_key(|(low, _)| *low);
+        buckets.dedup_by(|next, kept| {
+            let is_same = next.0 == kept.0;
+            if is_same {
+                kept.1 += next.1;
+            }
+            is_same
+        });
+        total.buckets = buckets.into_iter().collect();
+        total
+    }
+}
+
 /// The lowest and highest value that fall into the bucket of `us`, as HdrHistogram draws them for
 /// 3 digits: 2048 buckets of 1 µs, then 1024 for each doubling.
 fn bucket(us: u64) -> (u64, u64) {
     let shift = (64 - (us | 2047).leading_zeros()) - 11;
     let low = us >> shift << shift;
     (low, low + (1 << shift) - 1)
+}
+
+/// The buckets of both in rising order, counts of like ones added.
+fn zipped<'a>(
+    ours: &'a BTreeMap<u64, u64>,
+    theirs: &'a BTreeMap<u64, u64>,
+) -> impl Iterator<Item = (u64, u64)> + 'a {
+    let (mut ours, mut theirs) = (ours.iter().peekable(), theirs.iter().peekable());
+    std::iter::from_fn(move || {
+        let low = match (ours.peek(), theirs.peek()) {
+            (Some((a, _)), Some((b, _))) => **a.min(b),
+            (Some((low, _)), None) | (None, Some((low, _))) => **low,
+            (None, None) => return None,
+        };
+        let n = [&mut ours, &mut theirs]
+            .into_iter()
+            .filter_map(|side| side.next_if(|(at, _)| **at == low))
+            .map(|(_, n)| n)
+            .sum();
+        Some((low, n))
+    })
 }
 
 impl From<Histogram> for Packed {
@@ -217,6 +270,7 @@ mod tests {
             let mut right2 = of(&a);
             right2.merge(&right);
             prop_assert_eq!(&left, &of(&all));
+            prop_assert_eq!([of(&a), of(&b), of(&c)].iter().sum::<Histogram>(), left.clone());
             prop_assert_eq!(&right2, &left);
         }
 

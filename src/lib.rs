@@ -19,6 +19,7 @@ pub mod timeline;
 pub mod finding;
 pub mod judgement;
 pub mod ledger;
+pub mod payload;
 pub mod plan;
 pub mod record;
 pub mod snapshot;
@@ -38,6 +39,9 @@ pub mod loadtests;
 
 // Engine.
 pub mod cluster;
+
+// Paper.
+pub mod report;
 
 // Hands.
 pub mod app;

@@ -26,8 +26,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let filter =
-        EnvFilter::try_from_env("SPRINGTIDE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,springtide=info,goose=error"));
+    let filter = EnvFilter::try_from_env("SPRINGTIDE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,springtide=info,goose=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -105,7 +105,7 @@ fn listen_for_signals() -> io::Result<watch::Receiver<Option<String>>> {
             if sender.borrow().is_some() {
                 leave(exit);
             }
-            tracing::warn!("{why}: canceling jobs and writing reports; once more to leave at once");
+            tracing::warn!("{why}: coming to an orderly end; once more to leave at once");
             sender.send_replace(Some(why.to_owned()));
         }
     });

@@ -94,6 +94,7 @@ impl Recorder {
         }
         if let Some(error) = s.error {
             let key = ErrorKey {
+                phase: s.phase,
                 method: s.endpoint.method().to_string(),
                 name: s.endpoint.path().to_owned(),
                 error: error.to_owned(),

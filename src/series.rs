@@ -25,6 +25,16 @@ pub struct Second {
     pub jobs_change: i64,
 }
 
+impl Second {
+    /// Adds another worker's, or another cell's, share of the second.
+    pub fn merge(&mut self, other: &Self) {
+        self.ok.merge(&other.ok);
+        self.failed.merge(&other.failed);
+        self.body_bytes += other.body_bytes;
+        self.jobs_change += other.jobs_change;
+    }
+}
+
 fn nothing(h: &Histogram) -> bool {
     h.count() == 0
 }
@@ -43,11 +53,7 @@ impl Series {
     /// Adds another series second by second. Associative and commutative.
     pub fn merge(&mut self, other: &Self) {
         for (n, theirs) in &other.0 {
-            let ours = self.0.entry(*n).or_default();
-            ours.ok.merge(&theirs.ok);
-            ours.failed.merge(&theirs.failed);
-            ours.body_bytes += theirs.body_bytes;
-            ours.jobs_change += theirs.jobs_change;
+            self.0.entry(*n).or_default().merge(theirs);
         }
     }
 }

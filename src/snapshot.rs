@@ -27,6 +27,17 @@ pub enum Phase {
     Settle,
 }
 
+impl Phase {
+    /// The name in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Load => "load",
+            Self::Settle => "settle",
+        }
+    }
+}
+
 /// Which requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestKey {
@@ -83,6 +94,8 @@ impl RequestStats {
 /// Which failures are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ErrorKey {
+    /// When in the cell.
+    pub phase: Phase,
     /// HTTP method.
     pub method: String,
     /// Path without query.
@@ -100,6 +113,15 @@ pub struct ErrorStats {
     pub first: u64,
     /// Last time.
     pub last: u64,
+}
+
+impl ErrorStats {
+    /// Adds those of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+    }
 }
 
 /// The results of a job, read whole and checked.
@@ -206,20 +228,33 @@ pub struct Health {
     pub user_time: Micros,
     /// Of it, time with a request in flight.
     pub in_flight: Micros,
-    /// Of it, time waiting on purpose.
+    /// Of it, time waiting on purpose, up to the moment the wait really ended.
     pub waiting: Micros,
     /// Of it, time checking results.
     pub checking: Micros,
 }
 
 impl Health {
+    /// Adds another stretch.
+    pub fn merge(&mut self, other: &Self) {
+        self.lag.merge(&other.lag);
+        self.cpu += other.cpu;
+        self.capacity += other.capacity;
+        self.sockets = self.sockets.max(other.sockets);
+        self.user_time += other.user_time;
+        self.in_flight += other.in_flight;
+        self.waiting += other.waiting;
+        self.checking += other.checking;
+    }
+
     /// Share of the load threads' cores that was used, 0 to 1; 0 when unknown.
     pub fn cpu_share(&self) -> f64 {
         ratio(self.cpu, self.capacity)
     }
 
-    /// Little's law over users: the share of their time that neither a request, nor an intended
-    /// wait, nor the check of results accounts for, 0 to 1. It is the generator's own delay.
+    /// Little's law over users (users = throughput × (response time + waits)): the share of their
+    /// time that neither a request, nor a wait, nor the check of results accounts for, 0 to 1. It
+    /// is the generator's own work between requests.
     pub fn unaccounted(&self) -> f64 {
         ratio(self.user_time.saturating_sub(self.in_flight + self.waiting + self.checking), self.user_time)
     }
@@ -271,14 +306,7 @@ impl Totals {
             self.requests.entry(key).or_default().merge(&stats);
         }
         for (key, e) in other.errors {
-            self.errors
-                .entry(key)
-                .and_modify(|ours| {
-                    ours.count += e.count;
-                    ours.first = ours.first.min(e.first);
-                    ours.last = ours.last.max(e.last);
-                })
-                .or_insert(e);
+            self.errors.entry(key).and_modify(|ours| ours.merge(&e)).or_insert(e);
         }
         self.series.merge(&other.series);
         for (key, job) in other.jobs {
@@ -288,15 +316,7 @@ impl Totals {
         self.progress.running += other.progress.running;
         self.progress.done += other.progress.done;
         self.progress.failed += other.progress.failed;
-        let (h, o) = (&mut self.health, other.health);
-        h.lag.merge(&o.lag);
-        h.cpu += o.cpu;
-        h.capacity += o.capacity;
-        h.sockets = h.sockets.max(o.sockets);
-        h.user_time += o.user_time;
-        h.in_flight += o.in_flight;
-        h.waiting += o.waiting;
-        h.checking += o.checking;
+        self.health.merge(&other.health);
         self.target.listed.extend(other.target.listed);
         self.target.accounts_read += other.target.accounts_read;
         self.target.errors.extend(other.target.errors);
@@ -381,7 +401,12 @@ mod tests {
                 t.health.user_time += Micros(us);
                 t.health.sockets = t.health.sockets.max(us % 17);
                 if !ok {
-                    let key = ErrorKey { method: "GET".into(), name: "/".into(), error: format!("e{kind}") };
+                    let key = ErrorKey {
+                        phase: Phase::Load,
+                        method: "GET".into(),
+                        name: "/".into(),
+                        error: format!("e{kind}"),
+                    };
                     t.merge(Totals {
                         errors: [(key, ErrorStats { count: 1, first: us, last: us })].into(),
                         ..Totals::default()

@@ -1,14 +1,15 @@
 //! A scenario's figures, pooled over its cells: what thresholds are held against and every report
 //! prints. Computed from the run record, never stored.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, thread};
 
 use crate::{
-    estimate::{Quantile, Sample, Span},
+    estimate::{Collecting, Quantile, Sample},
     micros::Micros,
+    payload::{Payload, PayloadKind, Sizes},
     record::{CellRecord, RunRecord},
-    scenario::Scenario,
-    snapshot::{Job, JobKey, Phase, RequestKey, RequestStats},
+    scenario::{Scenario, ScenarioId},
+    snapshot::{ErrorKey, ErrorStats, Health, Job, Phase, RequestKey, RequestStats},
     timeline::{JobOutcome, Stage},
     verdict::Verdict,
 };
@@ -48,6 +49,12 @@ impl StageSummary {
     pub fn quantile(&self, q: f64) -> Option<Quantile> {
         self.sample.quantile(q)
     }
+
+    /// The mean; `None` without any job, and when some are unfinished: that of the others would
+    /// be too low.
+    pub fn mean(&self) -> Option<Micros> {
+        (self.sample.censored() == 0).then(|| self.sample.mean()).flatten()
+    }
 }
 
 /// What polling cost the target.
@@ -84,6 +91,14 @@ pub struct ScenarioSummary {
     pub requests: BTreeMap<RequestKey, RequestStats>,
     /// All of them together.
     pub all: RequestStats,
+    /// Requests before T0 and after the last outcome, outside the clock.
+    pub outside: BTreeMap<RequestKey, RequestStats>,
+    /// Failures of all requests, each with its phase.
+    pub errors: BTreeMap<ErrorKey, ErrorStats>,
+    /// What was sent and fetched, one entry a kind that occurred.
+    pub payloads: Vec<Sizes>,
+    /// The generator.
+    pub health: Health,
     /// Time from T0 to the last outcome, all cells that count.
     pub duration: Micros,
     /// What polling cost.
@@ -98,14 +113,25 @@ impl ScenarioSummary {
         let cells: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == scenario.id).collect();
         let invalid = cells.iter().filter(|c| c.verdict == Verdict::Invalid).count();
         let untrusted = invalid == cells.len() && invalid > 0;
-        let counted = || cells.iter().filter(|c| untrusted || c.verdict != Verdict::Invalid);
-        let jobs = || counted().flat_map(|c| c.totals.jobs.values());
+        let counting = counting(run, &scenario.id);
+        let counted = || counting.iter().copied();
+        let pooled = Pooled::of(&counting);
 
         let mut requests: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
         let mut all = RequestStats::default();
         for (key, stats) in counted().flat_map(|c| c.totals.phase(Phase::Load)) {
             requests.entry(key.clone()).or_default().merge(stats);
             all.merge(stats);
+        }
+        let mut outside: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
+        let mut health = Health::default();
+        for cell in counted() {
+            for (key, stats) in &cell.totals.requests {
+                if key.phase != Phase::Load {
+                    outside.entry(key.clone()).or_default().merge(stats);
+                }
+            }
+            health.merge(&cell.totals.health);
         }
         let mut outcomes = BTreeMap::new();
         for kind in JobOutcome::KINDS {
@@ -118,9 +144,13 @@ impl ScenarioSummary {
             submitted: counted().map(|c| c.ledger.submitted).sum(),
             residual: cells.iter().map(|c| c.ledger.residual()).sum(),
             outcomes,
-            stages: Stage::ALL.into_iter().map(|s| stage(s, jobs())).collect(),
+            observer: pooled.observer(&requests, &all),
+            payloads: pooled.payloads(),
+            stages: pooled.stages(),
+            outside,
+            errors: errors(&counting),
+            health,
             duration: counted().map(|c| c.duration).sum(),
-            observer: observer(jobs(), &requests, &all),
             verdict: cells.iter().map(|c| c.verdict).max().unwrap_or(Verdict::Invalid),
             requests,
             all,
@@ -149,39 +179,119 @@ impl ScenarioSummary {
     }
 }
 
-/// The jobs of a cell with their keys, in the order of their submits.
-pub fn jobs_in_order(cell: &CellRecord) -> Vec<(JobKey, &Job)> {
-    let mut jobs: Vec<(JobKey, &Job)> = cell.totals.jobs.iter().map(|(k, j)| (*k, j)).collect();
-    jobs.sort_by_key(|(k, j)| (j.timeline.submit.map_or(Micros::ZERO, |s| s.sent), *k));
-    jobs
+/// The finished cells of a scenario whose figures count: INVALID ones only when there are no
+/// others.
+pub fn counting<'a>(run: &'a RunRecord, scenario: &ScenarioId) -> Vec<&'a CellRecord> {
+    let all: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == *scenario).collect();
+    let sound: Vec<&CellRecord> = all.iter().copied().filter(|c| c.verdict != Verdict::Invalid).collect();
+    if sound.is_empty() { all } else { sound }
 }
 
-fn stage<'a>(stage: Stage, jobs: impl Iterator<Item = &'a Job>) -> StageSummary {
-    let spans: Vec<Span> = jobs
-        .filter(|j| !matches!(j.outcome, JobOutcome::Rejected { .. }) || stage == Stage::Submit)
-        .filter_map(|j| j.timeline.stage(stage))
-        .collect();
-    let source = if stage.is_polled() { Source::Poll } else { Source::Client };
-    StageSummary { stage, source, sample: Sample::new(spans) }
-}
-
-fn observer<'a>(
-    jobs: impl Iterator<Item = &'a Job>,
-    requests: &BTreeMap<RequestKey, RequestStats>,
-    all: &RequestStats,
-) -> Observer {
-    let (mut n, mut polls, mut bytes) = (0u64, 0u64, 0u64);
-    for job in jobs {
-        n += 1;
-        polls += u64::from(job.timeline.polls);
-        bytes += job.timeline.poll_bytes;
+/// Failures of every phase.
+fn errors(cells: &[&CellRecord]) -> BTreeMap<ErrorKey, ErrorStats> {
+    let mut all: BTreeMap<ErrorKey, ErrorStats> = BTreeMap::new();
+    for (key, stats) in cells.iter().flat_map(|c| &c.totals.errors) {
+        all.entry(key.clone()).and_modify(|ours| ours.merge(stats)).or_insert(*stats);
     }
-    let time = |s: &RequestStats| (s.ok.sum() + s.failed.sum()).0 as f64;
-    let polling: f64 =
-        requests.iter().filter(|(k, _)| k.method == "GET" && k.name == "/jobs").map(|(_, s)| time(s)).sum();
-    Observer {
-        polls_per_job: if n == 0 { 0.0 } else { polls as f64 / n as f64 },
-        poll_bytes: bytes,
-        share_of_api_time: if time(all) == 0.0 { 0.0 } else { polling / time(all) },
+    all
+}
+
+/// What the jobs of a scenario add up to, collected in one walk: a run may have millions.
+#[derive(Default)]
+struct Pooled {
+    jobs: u64,
+    polls: u64,
+    poll_bytes: u64,
+    stages: [Collecting; Stage::ALL.len()],
+    payloads: [Vec<Payload>; PayloadKind::ALL.len()],
+}
+
+impl Pooled {
+    /// Walks the jobs of some cells, on as many threads as there are cores.
+    fn of(cells: &[&CellRecord]) -> Self {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            let walks: Vec<_> = cells
+                .chunks(cells.len().div_ceil(threads).max(1))
+                .map(|part| {
+                    scope.spawn(move || {
+                        let mut pooled = Self::default();
+                        let jobs = part.iter().flat_map(|c| c.totals.jobs.values());
+                        jobs.for_each(|job| pooled.add(job));
+                        pooled
+                    })
+                })
+                .collect();
+            walks.into_iter().fold(Self::default(), |mut all, walk| {
+                all.merge(walk.join().expect("adding up does not panic"));
+                all
+            })
+        })
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.jobs += other.jobs;
+        self.polls += other.polls;
+        self.poll_bytes += other.poll_bytes;
+        for (ours, theirs) in self.stages.iter_mut().zip(other.stages) {
+            ours.merge(theirs);
+        }
+        for (ours, theirs) in self.payloads.iter_mut().zip(other.payloads) {
+            ours.extend(theirs);
+        }
+    }
+
+    fn add(&mut self, job: &Job) {
+        self.jobs += 1;
+        self.polls += u64::from(job.timeline.polls);
+        self.poll_bytes += job.timeline.poll_bytes;
+        let refused = matches!(job.outcome, JobOutcome::Rejected { .. });
+        for (stage, collecting) in Stage::ALL.into_iter().zip(&mut self.stages) {
+            if refused && stage != Stage::Submit {
+                continue;
+            }
+            if let Some(span) = job.timeline.stage(stage) {
+                collecting.add(span);
+            }
+        }
+        for (kind, payloads) in PayloadKind::ALL.into_iter().zip(&mut self.payloads) {
+            payloads.extend(kind.of(job));
+        }
+    }
+
+    fn observer(&self, requests: &BTreeMap<RequestKey, RequestStats>, all: &RequestStats) -> Observer {
+        let time = |s: &RequestStats| (s.ok.sum() + s.failed.sum()).0 as f64;
+        let polling: f64 = requests
+            .iter()
+            .filter(|(k, _)| k.method == "GET" && k.name == "/jobs")
+            .map(|(_, s)| time(s))
+            .sum();
+        Observer {
+            polls_per_job: if self.jobs == 0 { 0.0 } else { self.polls as f64 / self.jobs as f64 },
+            poll_bytes: self.poll_bytes,
+            share_of_api_time: if time(all) == 0.0 { 0.0 } else { polling / time(all) },
+        }
+    }
+
+    fn payloads(&self) -> Vec<Sizes> {
+        let all = PayloadKind::ALL.into_iter().zip(&self.payloads);
+        all.filter(|(_, p)| !p.is_empty()).map(|(kind, p)| Sizes::of(kind, p)).collect()
+    }
+
+    fn stages(self) -> Vec<StageSummary> {
+        // Sorting is most of the work on a large run, and the stages have nothing to do with each
+        // other.
+        thread::scope(|scope| {
+            let all = Stage::ALL.into_iter().zip(self.stages);
+            let sorting: Vec<_> = all.map(|(stage, c)| (stage, scope.spawn(move || c.finish()))).collect();
+            sorting
+                .into_iter()
+                .map(|(stage, sorted)| {
+                    let source = if stage.is_polled() { Source::Poll } else { Source::Client };
+                    let sample = sorted.join().expect("sorting does not panic");
+                    StageSummary { stage, source, sample }
+                })
+                .collect()
+        })
     }
 }

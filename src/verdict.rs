@@ -177,7 +177,7 @@ pub fn of_cell(
             health.unaccounted() <= limits.little,
             Invalid,
             format!(
-                "{:.2} % of the users' {} not in requests or intended waits, limit {:.0} %",
+                "{:.2} % of the users' {} not in requests or waits, limit {:.0} %",
                 health.unaccounted() * 100.0,
                 health.user_time,
                 limits.little * 100.0

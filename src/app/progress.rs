@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     cluster::manager::Watcher,
-    estimate::Sample,
+    estimate::{Sample, Span},
     micros::Micros,
     plan::{Cell, CellKind},
     record::{CellRecord, RunRecord},
@@ -95,9 +95,7 @@ impl Watcher for Watch {
     fn closed(&mut self, record: CellRecord) -> Result<(), String> {
         let ledger = &record.ledger;
         let spans = record.totals.jobs.values().filter_map(|j| j.timeline.stage(Stage::EndToEnd));
-        let p50 = Sample::new(spans).quantile(0.5);
-        let p50 = p50
-            .map_or(String::new(), |q| format!(", p50 {}{}", if q.at_least { ">= " } else { "" }, q.value));
+        let p50 = median(spans).map_or(String::new(), |m| format!(", p50 {m}"));
         let counts = format!(
             "{} submitted, {} fetched, {} not",
             ledger.submitted,
@@ -125,9 +123,15 @@ fn live(so_far: &[&Totals], elapsed: Micros) -> String {
     let done = sum(|t| t.progress.done as i64);
     let failed = sum(|t| t.progress.failed as i64);
     let spans = so_far.iter().flat_map(|t| t.jobs.values()).filter_map(|j| j.timeline.stage(Stage::EndToEnd));
-    let p50 = Sample::new(spans).quantile(0.5).map_or("-".into(), |q| q.value.to_string());
+    let p50 = median(spans).unwrap_or_else(|| "-".into());
     let elapsed = Micros(elapsed.0 / 100_000 * 100_000);
     format!(
         "{submitted} submitted, {running} running, {done} done, {failed} failed, {elapsed} elapsed, p50 so far {p50}"
     )
+}
+
+/// The median, with `>=` in front when it lies among unfinished jobs.
+fn median(spans: impl Iterator<Item = Span>) -> Option<String> {
+    let q = Sample::new(spans).quantile(0.5)?;
+    Some(format!("{}{}", if q.at_least { ">= " } else { "" }, q.value))
 }

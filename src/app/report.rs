@@ -1,11 +1,30 @@
 //! `springtide report`, and the end of every run: files and the words on stdout.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::{Failure, Out};
-use crate::{cli::ReportArgs, record::RunRecord, verdict::Exit};
+use super::{
+    Failure, Out,
+    run::{INTERRUPTED, TERMINATED},
+};
+use crate::{
+    cli::ReportArgs,
+    record::RunRecord,
+    report::{Format, Paper, json, terminal},
+    verdict::Exit,
+};
+
+/// Locust's four files, with what `--csv` puts behind its prefix.
+const LOCUST: [(Format, &str); 4] = [
+    (Format::LocustStats, "stats"),
+    (Format::LocustHistory, "stats_history"),
+    (Format::LocustFailures, "failures"),
+    (Format::LocustExceptions, "exceptions"),
+];
 
 /// Draws the reports of a finished run again.
 ///
@@ -15,33 +34,58 @@ pub fn report(args: &ReportArgs, out: &mut Out) -> Result<Exit, Failure> {
     let run = RunRecord::load(&args.run).map_err(Failure::usage)?;
     let folder =
         if args.run.is_dir() { args.run.as_path() } else { args.run.parent().unwrap_or(Path::new(".")) };
-    let files = write(&run, folder, None, None).map_err(Failure::runtime)?;
-    let exit = Exit::of(run.all_checks());
-    print(&run, exit, folder, &files, args.json, out).map_err(Failure::runtime)?;
+    let paper = Paper::of(&run);
+    write(&paper, folder, None, None).map_err(Failure::runtime)?;
+    print(&paper, folder, args.json, out).map_err(Failure::runtime)?;
     Ok(Exit::Pass)
 }
 
-/// Writes all reports, and copies where they were asked for.
-pub(super) fn write(
-    run: &RunRecord,
-    folder: &Path,
-    csv: Option<&Path>,
-    html: Option<&Path>,
-) -> Result<Vec<PathBuf>> {
-    let _ = (run, folder, csv, html);
-    Ok(Vec::new())
+/// How a run's record says that the run ended.
+pub(super) fn exit_of(run: &RunRecord) -> Exit {
+    match run.stopped.as_deref() {
+        Some(INTERRUPTED) => Exit::Interrupted,
+        Some(TERMINATED) => Exit::Terminated,
+        _ => Exit::of(run.all_checks()),
+    }
 }
 
-/// Says on stdout how the run went.
-pub(super) fn print(
-    run: &RunRecord,
-    exit: Exit,
-    folder: &Path,
-    files: &[PathBuf],
-    json: bool,
-    out: &mut Out,
-) -> Result<()> {
-    let _ = (files, json);
-    writeln!(out, "{} {:?} {}", folder.display(), run.verdict, exit.code())?;
+/// Writes all reports, and copies where they were asked for.
+pub(super) fn write(paper: &Paper<'_>, folder: &Path, csv: Option<&Path>, html: Option<&Path>) -> Result<()> {
+    paper.write_all(folder)?;
+    if let Some(file) = html {
+        copy(&folder.join(Format::Html.path("")), file, "--html")?;
+    }
+    if let (Some(prefix), Some(scenario)) = (csv, paper.scenarios.first()) {
+        for (format, name) in LOCUST {
+            let mut file = prefix.as_os_str().to_owned();
+            file.push(format!("_{name}.csv"));
+            copy(&folder.join(format.path(scenario.scenario.id.as_str())), &PathBuf::from(file), "--csv")?;
+        }
+    }
     Ok(())
+}
+
+fn copy(from: &Path, to: &Path, flag: &str) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("{flag} {}", to.display()))?;
+    }
+    fs::copy(from, to).with_context(|| format!("{flag} {}", to.display()))?;
+    Ok(())
+}
+
+/// Says on stdout how the run went: the tables and the result, or all of it as JSON. A reader who
+/// has gone away does not change how the run went.
+pub(super) fn print(paper: &Paper<'_>, folder: &Path, json: bool, out: &mut Out) -> io::Result<()> {
+    let exit = exit_of(paper.run);
+    let text = if json {
+        json::summary(paper, exit).trim_end().to_owned()
+    } else {
+        let page = folder.join(Format::Html.path(""));
+        let result = terminal::result_line(paper, exit);
+        format!("{}\nreport: {}\n{result}", terminal::table(paper), page.display())
+    };
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }

@@ -20,6 +20,7 @@ use crate::{
     },
     plan::{self, Limits, Plan, Settings},
     record::{RunRecord, SCHEMA},
+    report::Paper,
     scenario::{FaultMode, Matrix, Scenario},
     standin::{Config, StandIn},
     target::{Origin, Sockets, origin::OriginError},
@@ -34,10 +35,13 @@ const PASSWORD: &str = "SPRINGTIDE_PASSWORD";
 /// # Errors
 /// Usage errors before anything has started or been written, runtime errors after.
 pub async fn run(
-    args: RunArgs,
+    mut args: RunArgs,
     out: &mut Out,
     stop: watch::Receiver<Option<String>>,
 ) -> Result<Exit, Failure> {
+    // A variable that is set to nothing is not set.
+    args.host = args.host.filter(|host| !host.is_empty());
+    args.username = args.username.filter(|name| !name.is_empty());
     let wanted = Wanted::read(&args).map_err(Failure::usage)?;
     let started = Timestamp::now();
     let label = args.label.clone().unwrap_or_else(|| wanted.plan.scenarios[0].id.to_string());
@@ -51,25 +55,17 @@ pub async fn run(
         Ok(run) => run,
         Err(error) => {
             // Nothing was measured, so there is nothing to keep.
-            let _ = fs::remove_dir(&folder);
+            for folder in folder.ancestors().take(2) {
+                let _ = fs::remove_dir(folder);
+            }
             return Err(Failure::runtime(error));
         }
     };
     folder::point_latest_at(&args.out, &folder);
-    let files =
-        report::write(&run, &folder, args.csv.as_deref(), args.html.as_deref()).map_err(Failure::runtime)?;
-    let exit = exit_of(&run);
-    report::print(&run, exit, &folder, &files, args.json, out).map_err(Failure::runtime)?;
-    Ok(exit)
-}
-
-/// How a finished run ends the process.
-fn exit_of(run: &RunRecord) -> Exit {
-    match run.stopped.as_deref() {
-        Some(INTERRUPTED) => Exit::Interrupted,
-        Some(TERMINATED) => Exit::Terminated,
-        _ => Exit::of(run.all_checks()),
-    }
+    let paper = Paper::of(&run);
+    report::write(&paper, &folder, args.csv.as_deref(), args.html.as_deref()).map_err(Failure::runtime)?;
+    report::print(&paper, &folder, args.json, out).map_err(Failure::runtime)?;
+    Ok(report::exit_of(&run))
 }
 
 /// The reason of a run that was interrupted by Ctrl-C.

@@ -73,19 +73,26 @@ impl<P: Plane, D: Driver> Worker<P, D> {
             tokio::spawn(async move { driver.drive(run).await })
         };
         tokio::pin!(drive);
-        let (mut said_ready, mut said_through) = (false, false);
+        let (mut said_ready, mut started, mut said_through) = (false, false, false);
+        // A worker without users is driven at once, but stands by until the others are through.
+        let (mut driven, mut settling) = (false, false);
         let mut frames = tokio::time::interval(FRAME);
         frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !(driven && (settling || run.stop.is_cancelled())) {
             tokio::select! {
-                _ = &mut drive => break,
+                ended = &mut drive, if !driven => {
+                    driven = true;
+                    if ended.is_err() {
+                        run.fail("the load broke down".into());
+                    }
+                }
                 () = run.start.full(), if !said_ready => {
                     said_ready = true;
                     if run.failure().is_none() {
                         self.plane.report(Report::Ready { worker, cell: number }).await?;
                     }
                 }
-                () = run.settle.full(), if said_ready && !said_through => {
+                () = run.settle.full(), if started && !said_through => {
                     said_through = true;
                     // With the last frame of the load, so that the manager's live counts are whole.
                     self.send_frame(&mut at).await?;
@@ -100,8 +107,12 @@ impl<P: Plane, D: Driver> Worker<P, D> {
                             at.t0_unix = unix_micros() + ahead.as_micros() as u64;
                             run.recorders.iter().for_each(|r| r.start(now + ahead));
                             run.start.open(now + ahead);
+                            started = true;
                         }
-                        Command::Settle { cell } if cell == number => run.settle.open(Instant::now()),
+                        Command::Settle { cell } if cell == number => {
+                            run.settle.open(Instant::now());
+                            settling = true;
+                        }
                         Command::Abort { cell } if cell == number => run.stop.cancel(),
                         Command::End => {
                             run.stop.cancel();

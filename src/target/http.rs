@@ -9,7 +9,8 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    pin::Pin,
+    mem::replace,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -25,12 +26,13 @@ use hyper::{
     body::Incoming,
     client::conn::http1,
     header::{self, HeaderMap, HeaderValue},
+    http::uri::InvalidUri,
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use super::origin::Origin;
@@ -178,21 +180,7 @@ impl AsyncWrite for Metered {
         polled
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        if let Poll::Ready(Ok(n)) = polled {
-            self.meter.written.fetch_add(n as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
+    // No vectored writes: requests are small, and copied into one buffer they cost the kernel less.
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_flush(cx)
@@ -217,9 +205,13 @@ struct Connection {
 impl Connection {
     /// Runs `work` and the connection together until `work` is done.
     async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
+        let mut work = pin!(work);
+        let mut woken = false;
         poll_fn(|cx| {
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            // Once it waits, only the connection can bring it on.
+            if !replace(&mut woken, true)
+                && let Poll::Ready(done) = work.as_mut().poll(cx)
+            {
                 return Poll::Ready(done);
             }
             if driver.as_mut().is_some_and(|d| unlocked(d).as_mut().poll(cx).is_ready()) {
@@ -230,12 +222,15 @@ impl Connection {
         .await
     }
 
-    /// Whether the peer has kept it open; reads what arrived since the last call.
-    async fn is_open(&mut self) -> bool {
+    /// Whether it takes another request. A call that cannot be sent twice wants to be `sure` that
+    /// the peer has kept it open, which costs a turn of the scheduler.
+    async fn is_open(&mut self, sure: bool) -> bool {
         let Self { sender, driver, .. } = self;
         Self::drive(driver, async {
-            // One turn for the driver to see an end of stream, one to be ready.
-            tokio::task::yield_now().await;
+            if sure {
+                // One turn for the driver to see an end of stream, one to be ready.
+                tokio::task::yield_now().await;
+            }
             sender.ready().await.is_ok() && !sender.is_closed()
         })
         .await
@@ -250,12 +245,36 @@ pub struct Client {
     connection: Option<Connection>,
     /// A call that has no complete answer after this long has failed.
     timeout: Duration,
+    alarm: Option<Alarm>,
+}
+
+/// A timer that serves call after call. To set one is dear, so it is left as it stands, goes off at
+/// the deadline of a call that was answered long ago, and is set to that of the present one then.
+type Alarm = Pin<Box<Sleep>>;
+
+/// Runs `work` until `deadline`, which is never before that of the call before; `None` when it was
+/// not done by then.
+async fn until<T>(deadline: Instant, alarm: &mut Alarm, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(None);
+            }
+            alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 impl Client {
     /// A client that has not connected yet.
     pub fn new(origin: Arc<Origin>, sockets: Arc<Sockets>, timeout: Duration) -> Self {
-        Self { origin, sockets, connection: None, timeout }
+        Self { origin, sockets, connection: None, timeout, alarm: None }
     }
 
     /// The target.
@@ -273,7 +292,9 @@ impl Client {
         let deadline = now + self.timeout;
         let mut exchange =
             Exchange { sent: now, first_byte: now, done: now, sent_bytes: 0, wire_bytes: 0, connects: 0 };
-        let attempt = timeout_at(deadline, self.attempt(call, &mut exchange)).await;
+        let mut alarm = self.alarm.take().unwrap_or_else(|| Box::pin(sleep_until(deadline)));
+        let attempt = until(deadline, &mut alarm, self.attempt(call, &mut exchange)).await;
+        self.alarm = Some(alarm);
         let result = attempt.unwrap_or(Err(HttpErrorKind::TimedOut));
         exchange.done = Instant::now();
         match result {
@@ -294,7 +315,7 @@ impl Client {
         exchange: &mut Exchange,
     ) -> Result<(hyper::http::response::Parts, Bytes), HttpErrorKind> {
         if let Some(connection) = &mut self.connection
-            && !connection.is_open().await
+            && !connection.is_open(!call.safe).await
         {
             self.connection = None;
         }
@@ -302,7 +323,8 @@ impl Client {
         loop {
             if self.connection.is_none() {
                 exchange.connects += 1;
-                self.connection = Some(self.connect().await?);
+                // In a box of its own, as it is large and rarely needed.
+                self.connection = Some(Box::pin(self.connect()).await?);
             }
             let connection = self.connection.as_mut().expect("just connected");
             let before = (
@@ -412,26 +434,23 @@ async fn send(
 }
 
 fn request(origin: &Origin, call: &Call<'_>) -> Result<Request<Full<Bytes>>, HttpErrorKind> {
-    let mut request = Request::builder().method(call.method.clone());
-    request = if origin.prefix.is_empty() {
-        request.uri(call.path)
+    let uri = if origin.prefix.is_empty() {
+        call.path.parse()
     } else {
-        request.uri(format!("{}{}", origin.prefix, call.path))
+        format!("{}{}", origin.prefix, call.path).parse()
     };
-    request = request
-        .header(header::HOST, &origin.host_header)
-        .header(
-            header::USER_AGENT,
-            HeaderValue::from_static(concat!("springtide/", env!("CARGO_PKG_VERSION"))),
-        )
-        .header(header::ACCEPT, HeaderValue::from_static("application/json"));
+    let mut request = Request::new(Full::new(call.body.clone()));
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = uri.map_err(|e: InvalidUri| HttpErrorKind::NotHttp(e.to_string()))?;
+    let headers = request.headers_mut();
+    headers.clone_from(&origin.headers);
     if let Some(cookie) = &call.cookie {
-        request = request.header(header::COOKIE, cookie);
+        headers.insert(header::COOKIE, cookie.clone());
     }
     if !call.body.is_empty() {
-        request = request.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    request.body(Full::new(call.body.clone())).map_err(|e| HttpErrorKind::NotHttp(e.to_string()))
+    Ok(request)
 }
 
 fn before_head(e: &hyper::Error) -> HttpErrorKind {
@@ -457,5 +476,111 @@ fn io_text(e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::Other | io::ErrorKind::InvalidData => cause(e),
         kind => kind.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that answers request after request with these bytes: one list a connection, a
+    /// pause between two pieces of one answer where there is a `None`.
+    async fn serve(connections: Vec<Vec<Option<&'static str>>>) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for pieces in connections {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 4096];
+                for piece in pieces {
+                    match piece {
+                        Some(text) if text.starts_with("HTTP") => {
+                            if socket.read(&mut buffer).await.unwrap() == 0 {
+                                break;
+                            }
+                            socket.write_all(text.as_bytes()).await.unwrap();
+                        }
+                        Some(text) => socket.write_all(text.as_bytes()).await.unwrap(),
+                        None => tokio::time::sleep(Duration::from_millis(50)).await,
+                    }
+                }
+            }
+        });
+        let origin = Origin::new(&url, None).unwrap();
+        Client::new(Arc::new(origin), Arc::default(), Duration::from_secs(2))
+    }
+
+    async fn get(client: &mut Client) -> Result<Answer, HttpError> {
+        let call = Call { method: Method::GET, path: "/", cookie: None, body: Bytes::new(), safe: true };
+        client.call(&call).await
+    }
+
+    const OK: Option<&str> = Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+    const LAST: Option<&str> = Some("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi");
+
+    #[tokio::test]
+    async fn a_connection_is_kept_as_long_as_the_target_keeps_it() {
+        let mut client = serve(vec![vec![OK, OK, LAST], vec![OK]]).await;
+        let mut connects = Vec::new();
+        for _ in 0..4 {
+            let answer = get(&mut client).await.unwrap();
+            assert_eq!(&answer.body[..], b"hi");
+            connects.push(answer.exchange.connects);
+        }
+        assert_eq!(connects, [1, 0, 0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_was_closed_is_replaced_unseen() {
+        let mut client = serve(vec![vec![OK], vec![OK]]).await;
+        get(&mut client).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(get(&mut client).await.unwrap().status, 200);
+    }
+
+    #[tokio::test]
+    async fn the_clock_stops_at_the_last_byte_and_every_byte_is_counted() {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhi";
+        let mut client = serve(vec![vec![Some(head), None, Some("ho")]]).await;
+        let answer = get(&mut client).await.unwrap();
+        let e = answer.exchange;
+        assert_eq!(&answer.body[..], b"hiho");
+        assert_eq!(e.wire_bytes, head.len() as u64 + 2);
+        assert!(e.done - e.first_byte >= Duration::from_millis(45));
+    }
+
+    #[tokio::test]
+    async fn what_goes_wrong_is_told_apart() {
+        let cut = Some("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi");
+        let mut client = serve(vec![vec![], vec![], vec![cut], vec![Some("HTTP?"), None]]).await;
+        let mut kind = async || get(&mut client).await.unwrap_err().kind;
+        assert_eq!(kind().await, HttpErrorKind::Closed);
+        assert_eq!(kind().await, HttpErrorKind::Closed);
+        assert!(matches!(kind().await, HttpErrorKind::CutOff(_)));
+        assert!(matches!(kind().await, HttpErrorKind::NotHttp(_) | HttpErrorKind::Closed));
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_a_refused_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = Origin::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        drop(listener);
+        let mut client = Client::new(Arc::new(origin), Arc::default(), Duration::from_secs(1));
+        let error = get(&mut client).await.unwrap_err();
+        assert_eq!(error.kind.to_string(), "connect: connection refused");
+        assert_eq!(error.exchange.connects, 1);
+    }
+
+    #[tokio::test]
+    async fn silence_is_a_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = Origin::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        let mut client = Client::new(Arc::new(origin), Arc::default(), Duration::from_millis(30));
+        assert_eq!(get(&mut client).await.unwrap_err().kind, HttpErrorKind::TimedOut);
     }
 }

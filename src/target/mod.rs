@@ -7,6 +7,7 @@ pub mod decode;
 pub mod endpoint;
 pub mod http;
 pub mod origin;
+mod trust;
 
 pub use endpoint::Endpoint;
 pub use http::{Answer, Client, HttpError, Sockets};

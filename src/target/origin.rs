@@ -10,7 +10,10 @@ use std::{
     },
 };
 
-use hyper::{Uri, header::HeaderValue};
+use hyper::{
+    Uri,
+    header::{self, HeaderMap, HeaderValue},
+};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -19,13 +22,16 @@ use tokio_rustls::{
     },
 };
 
+use super::trust::Trust;
+
 /// A target's address with everything needed to connect to it. Cheap to share.
 pub struct Origin {
     /// As given, without a trailing slash.
     url: String,
     /// Path in front of every route; empty for most.
     pub(super) prefix: String,
-    pub(super) host_header: HeaderValue,
+    /// Headers of every request.
+    pub(super) headers: HeaderMap,
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
     addrs: Vec<SocketAddr>,
     /// Index of the address that answered last.
@@ -111,7 +117,7 @@ impl Origin {
         Ok(Self {
             url: url.trim().trim_end_matches('/').to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            host_header: HeaderValue::from_str(authority.as_str()).map_err(|e| bad(&e.to_string()))?,
+            headers: headers(HeaderValue::from_str(authority.as_str()).map_err(|e| bad(&e.to_string()))?),
             tls,
             addrs,
             good: AtomicUsize::new(0),
@@ -143,8 +149,14 @@ impl fmt::Debug for Origin {
     }
 }
 
+fn headers(host: HeaderValue) -> HeaderMap {
+    let agent = HeaderValue::from_static(concat!("springtide/", env!("CARGO_PKG_VERSION")));
+    let json = HeaderValue::from_static("application/json");
+    [(header::HOST, host), (header::USER_AGENT, agent), (header::ACCEPT, json)].into_iter().collect()
+}
+
 fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
-    let mut roots = RootCertStore::empty();
+    let (mut roots, mut given) = (RootCertStore::empty(), Vec::new());
     let fail = |path: &dyn fmt::Display, why: &dyn fmt::Display| OriginError::Certificates {
         path: path.to_string(),
         why: why.to_string(),
@@ -153,6 +165,7 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
         Some(path) => {
             for cert in CertificateDer::pem_file_iter(path).map_err(|e| fail(&path.display(), &e))? {
                 let cert = cert.map_err(|e| fail(&path.display(), &e))?;
+                given.push(cert.clone());
                 roots.add(cert).map_err(|e| fail(&path.display(), &e))?;
             }
         }
@@ -167,10 +180,12 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
         return Err(fail(&ca.map_or("of the system".into(), |p| p.display().to_string()), &"there are none"));
     }
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let trust = Trust::new(roots, given, Arc::clone(&provider)).map_err(|e| fail(&"of the system", &e))?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| fail(&"of the system", &e))?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(trust)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }

@@ -202,7 +202,6 @@ fn nothing_of_goose_reaches_stdout_and_the_record_is_whole() {
 }
 
 #[test]
-#[ignore = "waits for the reports"]
 fn the_last_line_is_the_result() {
     let ended = Run::small().ends_shared();
     let code = ended.exits(Exit::Pass).code.unwrap();
@@ -214,7 +213,6 @@ fn the_last_line_is_the_result() {
 }
 
 #[test]
-#[ignore = "waits for the reports"]
 fn json_is_all_there_is_on_stdout() {
     let ended = Run::small().once().flag("json").ends_shared();
     let summary: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
@@ -226,7 +224,6 @@ fn json_is_all_there_is_on_stdout() {
 }
 
 #[test]
-#[ignore = "waits for the reports"]
 fn every_file_of_the_design_is_written() {
     let ended = Run::small().once().set("csv", "mine").set("html", "mine.html").ends_shared();
     let folder = ended.folder();
@@ -253,7 +250,6 @@ fn every_file_of_the_design_is_written() {
 }
 
 #[test]
-#[ignore = "waits for the reports"]
 fn reports_are_drawn_again_from_the_record_alone() {
     let ended = Run::small().once().ends_shared();
     let folder = ended.folder();

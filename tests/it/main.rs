@@ -1,6 +1,6 @@
 //! The integration tests: springtide from the outside, as its users and its targets see it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on is a test that fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 /// The import table of DESIGN section 11, held against the source.
 mod architecture;
@@ -12,6 +12,8 @@ mod local;
 mod matrix;
 /// A server that answers as it is told, right or wrong.
 mod odd;
+/// Every command, flag and table of the README, held against the code.
+mod readme;
 /// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.

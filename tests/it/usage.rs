@@ -122,7 +122,6 @@ fn a_bad_configuration_file_is_named(#[case] text: &str, #[case] names: &str) {
 
 #[rstest]
 #[case::users("SPRINGTIDE_USERS", "0", "--users")]
-#[case::register("SPRINGTIDE_REGISTER", "perhaps", "--register")]
 #[case::threshold("SPRINGTIDE_THRESHOLD", "job.p95", "--threshold")]
 fn a_bad_environment_names_the_flag(#[case] name: &str, #[case] value: &str, #[case] flag: &str) {
     let ended = Run::bare().env(name, value).within(AT_ONCE).ends();

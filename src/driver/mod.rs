@@ -3,6 +3,8 @@
 //! `attack` drives real users on Goose; the scripted driver of the tests plays a script in
 //! virtual time.
 
+pub mod scripted;
+
 use std::{
     future::Future,
     sync::{
@@ -70,10 +72,22 @@ impl Gate {
     }
 }
 
+/// What the users of a share do over and over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flow {
+    /// Submit a job, poll it, fetch its results.
+    #[default]
+    Jobs,
+    /// Ask whether anybody is there: the cheapest request, to measure springtide by.
+    Hello,
+}
+
 /// One share of one cell, as its users see it.
 #[derive(Debug)]
 pub struct CellRun {
     /// What to do.
+    pub flow: Flow,
+    /// How much of it.
     pub share: Share,
     /// How.
     pub settings: Settings,
@@ -102,6 +116,7 @@ impl CellRun {
         let users = share.users;
         Self {
             tag: format!("springtide {run_id} c{:03}", share.cell.index),
+            flow: Flow::default(),
             share,
             settings,
             start: Gate::new(users),

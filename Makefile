@@ -1,0 +1,59 @@
+# Every target that is for people has a line `## target: text`; `make help` prints these lines.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help test check bench run clean tools
+
+# What is needed beside Rust, as command=package of Debian. A C compiler, because two crates
+# bring C code and Rust links with it; Chromium, because the tests look at report.html in it.
+TOOLS := cc=build-essential /usr/bin/chromium=chromium
+
+## help: list the targets (the default)
+help:
+	@sed -n 's/^## \([a-z]*\): \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+		| while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
+
+## test: install what the tests need (Debian, as root), then run all tests
+test: tools
+	@cargo test
+
+## check: formatting, lints, all tests and the documentation: what a change must pass
+check: tools
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo test
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+## bench: measure springtide itself
+bench:
+	bash bench/run.sh
+
+## run: ten users of scenario S6 against the built-in stand-in; more flags go into ARGS
+run:
+	cargo run --release -- --scenario S6 --users 10 $(ARGS)
+
+## clean: remove what was built; reports stay
+clean:
+	cargo clean
+
+# Installs what is missing and says nothing when nothing is.
+tools:
+	@missing=; \
+	for tool in $(TOOLS); do \
+		command -v "$${tool%%=*}" >/dev/null || missing="$$missing $${tool#*=}"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "make: needed and not there:$$missing (names of Debian packages); install what your system has for it" >&2; \
+		exit 1; \
+	fi; \
+	if [ "$$(id -u)" != 0 ]; then \
+		echo "make: needed and not there:$$missing; install with: sudo apt-get install$$missing" >&2; \
+		exit 1; \
+	fi; \
+	echo "make: installing$$missing" >&2; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	{ apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update \
+		&& apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
+			install --no-install-recommends $$missing; } </dev/null >&2 \
+		|| { echo "make: could not install$$missing" >&2; exit 1; }

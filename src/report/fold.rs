@@ -1,0 +1,169 @@
+//! The checks and findings of many cells as one row each.
+
+use crate::{
+    finding::{Finding, Kind},
+    record::{CellRecord, RunRecord},
+    scenario::ScenarioId,
+    timeline::Stage,
+    verdict::{Check, Rule, Verdict},
+};
+
+/// One rule over all cells and the run; thresholds stay apart, since each is a rule of its own.
+#[derive(Debug)]
+pub(crate) struct Ruling<'a> {
+    /// The rule.
+    pub(crate) rule: Rule,
+    /// The worst it says.
+    pub(crate) verdict: Verdict,
+    /// How often it was applied and did not hold.
+    pub(crate) broken: usize,
+    /// How often it was applied.
+    pub(crate) applied: usize,
+    /// The evidence of the worst case.
+    pub(crate) evidence: &'a str,
+    /// Its cell; `None` for a rule on the whole run.
+    pub(crate) cell: Option<&'a CellRecord>,
+}
+
+/// Every rule that was applied: what the run must keep first, then what each cell must.
+pub(crate) fn rulings(run: &RunRecord) -> Vec<Ruling<'_>> {
+    let mut rulings: Vec<Ruling<'_>> = Vec::new();
+    let of_run = run.checks.iter().map(|c| (c, None));
+    let of_cells = run.measured().flat_map(|cell| cell.checks.iter().map(move |c| (c, Some(cell))));
+    for (check, cell) in of_run.chain(of_cells) {
+        let broken = usize::from(check.verdict != Verdict::Pass);
+        let known = rulings.iter_mut().find(|r| r.rule == check.rule && check.rule != Rule::Threshold);
+        let Some(ruling) = known else {
+            rulings.push(Ruling {
+                rule: check.rule,
+                verdict: check.verdict,
+                broken,
+                applied: 1,
+                evidence: &check.evidence,
+                cell,
+            });
+            continue;
+        };
+        ruling.applied += 1;
+        ruling.broken += broken;
+        if (check.verdict, strain(check, cell)) > (ruling.verdict, strain(check, ruling.cell)) {
+            ruling.verdict = check.verdict;
+            ruling.evidence = &check.evidence;
+            ruling.cell = cell;
+        }
+    }
+    rulings
+}
+
+/// How near a rule comes to being broken in a cell: tells the worst of cells with one verdict.
+fn strain(check: &Check, cell: Option<&CellRecord>) -> f64 {
+    let Some(cell) = cell else { return 0.0 };
+    let health = &cell.totals.health;
+    match check.rule {
+        Rule::LedgerAddsUp => cell.ledger.residual() as f64,
+        Rule::SchedulingLag => health.lag.quantile(0.99).as_secs(),
+        Rule::GeneratorCpu => health.cpu_share(),
+        Rule::LittlesLaw => health.unaccounted(),
+        Rule::JobsFetched => (cell.ledger.ended() - cell.ledger.count("fetched")) as f64,
+        Rule::Quiet => cell.totals.target.unfinished.len() as f64,
+        Rule::Reconciled
+        | Rule::FramesComplete
+        | Rule::ResultsAgree
+        | Rule::Threshold
+        | Rule::RunComplete => 0.0,
+    }
+}
+
+/// One kind of finding in one scenario.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    /// Where.
+    pub(crate) scenario: &'a ScenarioId,
+    /// What; of a stage that is blurred, the cell where it is blurred most.
+    pub(crate) kind: &'a Kind,
+    /// How often in all cells.
+    pub(crate) count: u64,
+    /// Cells that have it.
+    pub(crate) cells: usize,
+    /// Cells of the scenario.
+    pub(crate) of_cells: usize,
+    /// The first few examples.
+    pub(crate) examples: Vec<&'a str>,
+}
+
+/// Findings of all measured cells, INVALID ones included: those about the target first.
+pub(crate) fn findings(run: &RunRecord) -> Vec<Found<'_>> {
+    let mut all = Vec::new();
+    for scenario in &run.plan.scenarios {
+        let cells: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == scenario.id).collect();
+        let mut found: Vec<Found<'_>> = Vec::new();
+        for finding in cells.iter().flat_map(|c| &c.findings) {
+            let Some(known) = found.iter_mut().find(|f| is_like(f.kind, &finding.kind)) else {
+                found.push(Found {
+                    scenario: &scenario.id,
+                    kind: &finding.kind,
+                    count: finding.count,
+                    cells: 1,
+                    of_cells: cells.len(),
+                    examples: examples(finding).collect(),
+                });
+                continue;
+            };
+            known.count += finding.count;
+            known.cells += 1;
+            known.kind = known.kind.min(&finding.kind);
+            let missing = 3usize.saturating_sub(known.examples.len());
+            known.examples.extend(examples(finding).take(missing));
+        }
+        all.extend(found);
+    }
+    all.sort_by_key(|f| f.kind.is_about_us());
+    all
+}
+
+fn examples(finding: &Finding) -> impl Iterator<Item = &str> {
+    finding.examples.iter().map(String::as_str)
+}
+
+/// Whether two findings differ in nothing but the cell's own median.
+fn is_like(a: &Kind, b: &Kind) -> bool {
+    match (blurred(a), blurred(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+fn blurred(kind: &Kind) -> Option<Stage> {
+    match kind {
+        Kind::PollTooCoarse { stage, .. } => Some(*stage),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn a_rule_is_one_row_with_its_worst_cell() {
+        let run = sample::mixed();
+        let rulings = rulings(&run);
+        let rows = |rule| rulings.iter().filter(move |r| r.rule == rule).count();
+        assert_eq!((rows(Rule::JobsFetched), rows(Rule::LedgerAddsUp)), (1, 1));
+        assert_eq!(rows(Rule::Threshold), run.checks.iter().filter(|c| c.rule == Rule::Threshold).count());
+        let fetched = rulings.iter().find(|r| r.rule == Rule::JobsFetched).unwrap();
+        assert_eq!(fetched.verdict, Verdict::Fail);
+        assert_eq!(fetched.applied, run.measured().count());
+        let missing = |c: &CellRecord| c.ledger.ended() - c.ledger.count("fetched");
+        let most = run.measured().map(missing).max().unwrap();
+        assert_eq!(missing(fetched.cell.unwrap()), most);
+    }
+
+    #[test]
+    fn a_blurred_stage_is_one_finding_whatever_the_medians() {
+        let run = sample::mixed();
+        let blurred = findings(&run).iter().filter(|f| blurred(f.kind) == Some(Stage::Queue)).count();
+        assert_eq!(blurred, run.plan.scenarios.len());
+    }
+}

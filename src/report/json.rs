@@ -1,0 +1,321 @@
+//! The summary as JSON: what `--json` prints. Times are milliseconds with three decimals, `null`
+//! where unknown; moments are RFC 3339.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    estimate::Quantile,
+    micros::Micros,
+    record::{Build, FILE, Host, Target},
+    report::{Paper, fold},
+    scenario::Scenario,
+    snapshot::{RequestKey, RequestStats},
+    summary::{ScenarioSummary, StageSummary},
+    verdict::{Exit, Verdict},
+};
+
+/// The summary of a run that ends with `exit`, as one JSON document and a line feed.
+pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
+    let run = paper.run;
+    let mut files = paper.files();
+    files.insert(0, PathBuf::from(FILE));
+    let document = Document {
+        run_id: &run.run_id,
+        label: &run.label,
+        verdict: paper.verdict(),
+        exit: exit.code(),
+        started: run.started,
+        finished: run.finished,
+        stopped: run.stopped.as_deref(),
+        command: &run.command,
+        seed: run.plan.seed,
+        plan_hash: run.plan.hash(),
+        overrides: &run.plan.overrides,
+        target: &run.target,
+        build: &run.build,
+        host: &run.host,
+        scenarios: paper.scenarios.iter().map(OfScenario::of).collect(),
+        findings: fold::findings(run)
+            .into_iter()
+            .map(|f| Finding {
+                scenario: f.scenario.as_str(),
+                text: f.kind.to_string(),
+                about_us: f.kind.is_about_us(),
+                count: f.count,
+                cells: f.cells,
+                examples: f.examples,
+            })
+            .collect(),
+        checks: fold::rulings(run)
+            .into_iter()
+            .map(|r| Check {
+                rule: r.rule.as_str(),
+                verdict: r.verdict,
+                held: r.applied - r.broken,
+                applied: r.applied,
+                scenario: r.cell.map(|c| c.cell.scenario.as_str()),
+                repetition: r.cell.map(|c| c.cell.repetition),
+                evidence: r.evidence,
+            })
+            .collect(),
+        files,
+    };
+    let mut text = serde_json::to_string_pretty(&document).expect("a summary is plain data");
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    run_id: &'a str,
+    label: &'a str,
+    verdict: Verdict,
+    exit: u8,
+    started: Timestamp,
+    finished: Option<Timestamp>,
+    stopped: Option<&'a str>,
+    command: &'a str,
+    seed: u64,
+    plan_hash: String,
+    overrides: &'a [String],
+    target: &'a Target,
+    build: &'a Build,
+    host: &'a Host,
+    scenarios: Vec<OfScenario<'a>>,
+    findings: Vec<Finding<'a>>,
+    checks: Vec<Check<'a>>,
+    files: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct OfScenario<'a> {
+    #[serde(flatten)]
+    scenario: &'a Scenario,
+    verdict: Verdict,
+    cells: usize,
+    invalid_cells: usize,
+    untrusted: bool,
+    submitted: u64,
+    outcomes: &'a BTreeMap<String, u64>,
+    failure_ratio: f64,
+    residual: u64,
+    duration: f64,
+    stages: Vec<OfStage>,
+    requests: Vec<OfEndpoint<'a>>,
+    payloads: Vec<OfPayload>,
+    polls_per_job: f64,
+    poll_bytes: u64,
+    polling_share_of_api_time: f64,
+}
+
+impl<'a> OfScenario<'a> {
+    fn of(s: &'a ScenarioSummary) -> Self {
+        Self {
+            scenario: &s.scenario,
+            verdict: s.verdict,
+            cells: s.cells,
+            invalid_cells: s.invalid,
+            untrusted: s.untrusted,
+            submitted: s.submitted,
+            outcomes: &s.outcomes,
+            failure_ratio: s.failure_ratio(),
+            residual: s.residual,
+            duration: s.duration.as_ms(),
+            stages: s.stages.iter().map(OfStage::of).collect(),
+            requests: s.requests.iter().map(|(k, r)| OfEndpoint::of(k, r)).collect(),
+            payloads: s
+                .payloads
+                .iter()
+                .map(|p| OfPayload {
+                    kind: p.kind.as_str(),
+                    count: p.count(),
+                    min: p.min(),
+                    p50: p.quantile(0.5),
+                    p95: p.quantile(0.95),
+                    max: p.max(),
+                    size_latency_correlation: p.correlation,
+                })
+                .collect(),
+            polls_per_job: s.observer.polls_per_job,
+            poll_bytes: s.observer.poll_bytes,
+            polling_share_of_api_time: s.observer.share_of_api_time,
+        }
+    }
+}
+
+/// A stage; `at_least` names the figures that are lower bounds because unfinished jobs are among
+/// them, `unsupported` those that n is too small for.
+#[derive(Serialize)]
+struct OfStage {
+    stage: &'static str,
+    source: &'static str,
+    n: usize,
+    censored: usize,
+    min: Option<f64>,
+    p50: Option<f64>,
+    p50_low: Option<f64>,
+    p50_high: Option<f64>,
+    p90: Option<f64>,
+    p95: Option<f64>,
+    p95_low: Option<f64>,
+    p95_high: Option<f64>,
+    p99: Option<f64>,
+    max: Option<f64>,
+    mean: Option<f64>,
+    half_width_p50: Option<f64>,
+    at_least: Vec<&'static str>,
+    unsupported: Vec<&'static str>,
+}
+
+impl OfStage {
+    fn of(stage: &StageSummary) -> Self {
+        let sample = &stage.sample;
+        let figures: [(&'static str, Option<Quantile>); 5] = [
+            ("p50", stage.quantile(0.5)),
+            ("p90", stage.quantile(0.9)),
+            ("p95", stage.quantile(0.95)),
+            ("p99", stage.quantile(0.99)),
+            ("max", sample.max()),
+        ];
+        let names = |which: fn(&Quantile) -> bool| {
+            figures.iter().filter(|(_, q)| q.as_ref().is_some_and(which)).map(|(name, _)| *name).collect()
+        };
+        let [p50, p90, p95, p99, max] = figures.map(|(_, q)| q);
+        let value = |q: Option<Quantile>| q.map(|q| q.value.as_ms());
+        let side =
+            |q: Option<Quantile>, side: fn(Quantile) -> Option<Micros>| q.and_then(side).map(Micros::as_ms);
+        Self {
+            stage: stage.stage.as_str(),
+            source: stage.source.as_str(),
+            n: sample.count(),
+            censored: sample.censored(),
+            min: sample.min().map(Micros::as_ms),
+            p50: value(p50),
+            p50_low: side(p50, |q| q.low),
+            p50_high: side(p50, |q| q.high),
+            p90: value(p90),
+            p95: value(p95),
+            p95_low: side(p95, |q| q.low),
+            p95_high: side(p95, |q| q.high),
+            p99: value(p99),
+            max: value(max),
+            mean: stage.mean().map(Micros::as_ms),
+            half_width_p50: sample.half_width().map(Micros::as_ms),
+            at_least: names(|q| q.at_least),
+            unsupported: names(|q| !q.supported),
+        }
+    }
+}
+
+/// Load-phase requests of an endpoint; times of those that succeeded.
+#[derive(Serialize)]
+struct OfEndpoint<'a> {
+    method: &'a str,
+    name: &'a str,
+    count: u64,
+    failures: u64,
+    statuses: &'a BTreeMap<u16, u64>,
+    first_byte_p50: Option<f64>,
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p95: Option<f64>,
+    p99: Option<f64>,
+    max: Option<f64>,
+    mean: Option<f64>,
+    sent_bytes: u64,
+    wire_bytes: u64,
+    body_bytes: u64,
+    connections: u64,
+}
+
+impl<'a> OfEndpoint<'a> {
+    fn of(key: &'a RequestKey, r: &'a RequestStats) -> Self {
+        let some = |value: Micros| (r.ok.count() > 0).then(|| value.as_ms());
+        Self {
+            method: &key.method,
+            name: &key.name,
+            count: r.count(),
+            failures: r.failed.count(),
+            statuses: &r.statuses,
+            first_byte_p50: (r.first_byte.count() > 0).then(|| r.first_byte.quantile(0.5).as_ms()),
+            p50: some(r.ok.quantile(0.5)),
+            p90: some(r.ok.quantile(0.9)),
+            p95: some(r.ok.quantile(0.95)),
+            p99: some(r.ok.quantile(0.99)),
+            max: some(r.ok.max()),
+            mean: some(r.ok.mean()),
+            sent_bytes: r.sent_bytes,
+            wire_bytes: r.wire_bytes,
+            body_bytes: r.body_bytes,
+            connections: r.connects,
+        }
+    }
+}
+
+/// Sizes in bytes of the body.
+#[derive(Serialize)]
+struct OfPayload {
+    kind: &'static str,
+    count: u64,
+    min: u64,
+    p50: u64,
+    p95: u64,
+    max: u64,
+    size_latency_correlation: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Finding<'a> {
+    scenario: &'a str,
+    text: String,
+    about_us: bool,
+    count: u64,
+    cells: usize,
+    examples: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Check<'a> {
+    rule: &'static str,
+    verdict: Verdict,
+    held: usize,
+    applied: usize,
+    scenario: Option<&'a str>,
+    repetition: Option<u32>,
+    evidence: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn it_is_json_with_verdict_exit_and_files() {
+        let run = sample::mixed();
+        let exit = Exit::of(run.all_checks());
+        let value: Value = serde_json::from_str(&summary(&Paper::of(&run), exit)).unwrap();
+        assert_eq!(value["verdict"], "INVALID");
+        assert_eq!(value["exit"], 5);
+        assert_eq!(value["scenarios"][0]["id"], "S1");
+        assert_eq!(value["scenarios"][0]["stages"].as_array().unwrap().len(), 6);
+        let files: Vec<&str> = value["files"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert!(files.contains(&"run.json") && files.contains(&"timings/S1_stats.csv"));
+    }
+
+    #[test]
+    fn what_is_unknown_is_null_and_what_is_a_bound_is_flagged() {
+        let run = sample::failed_only();
+        let value: Value = serde_json::from_str(&summary(&Paper::of(&run), Exit::Failed)).unwrap();
+        let e2e = &value["scenarios"][0]["stages"][5];
+        assert_eq!(e2e["stage"], "end_to_end");
+        assert!(e2e["mean"].is_null());
+        assert!(e2e["at_least"].as_array().unwrap().contains(&"max".into()));
+        assert!(value["scenarios"][0]["stages"][4]["p50"].is_null(), "nothing was fetched");
+    }
+}

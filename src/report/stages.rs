@@ -1,0 +1,80 @@
+//! `timings/<ID>_stages.csv`: one row a stage, in milliseconds.
+
+use crate::{
+    estimate::Quantile,
+    micros::Micros,
+    record::RunRecord,
+    report::{
+        figure::{bound_ms, ms},
+        sheet,
+    },
+    summary::{ScenarioSummary, StageSummary},
+};
+
+/// Its first line. Behind the columns of DESIGN 8 stand the 95 % confidence intervals; an empty
+/// field is unknown, `>= x` a quantile among unfinished jobs.
+const HEADER: &str = "run_id,scenario,stage,source,n,censored,min,p50,p90,p95,p99,max,mean,half_width_p50,p50_low,p50_high,p95_low,p95_high";
+
+/// The stages of a scenario.
+pub(super) fn csv(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
+    sheet::csv(HEADER, s.stages.iter().map(|stage| row(run, s, stage)))
+}
+
+fn row(run: &RunRecord, s: &ScenarioSummary, stage: &StageSummary) -> Vec<String> {
+    let sample = &stage.sample;
+    let some = |m: Option<Micros>| m.map(ms).unwrap_or_default();
+    let quantile = |q| bound_ms(stage.quantile(q));
+    let side = |q, side: fn(Quantile) -> Option<Micros>| some(stage.quantile(q).and_then(side));
+    vec![
+        run.run_id.clone(),
+        s.scenario.id.to_string(),
+        stage.stage.to_string(),
+        stage.source.as_str().into(),
+        sample.count().to_string(),
+        sample.censored().to_string(),
+        some(sample.min()),
+        quantile(0.5),
+        quantile(0.9),
+        quantile(0.95),
+        quantile(0.99),
+        bound_ms(sample.max()),
+        some(stage.mean()),
+        some(sample.half_width()),
+        side(0.5, |q| q.low),
+        side(0.5, |q| q.high),
+        side(0.95, |q| q.low),
+        side(0.95, |q| q.high),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Paper, sample};
+
+    #[test]
+    fn six_stages_a_scenario_and_the_columns_of_the_design() {
+        assert!(HEADER.starts_with(
+            "run_id,scenario,stage,source,n,censored,min,p50,p90,p95,p99,max,mean,half_width_p50"
+        ));
+        let run = sample::mixed();
+        for s in &Paper::of(&run).scenarios {
+            let rows = sample::rows(&csv(&run, s));
+            assert_eq!(rows.len(), 6);
+            assert!(rows.iter().all(|r| r.len() == HEADER.split(',').count()));
+            assert!(rows.iter().all(|r| &r[1] == s.scenario.id.as_str()));
+        }
+    }
+
+    #[test]
+    fn a_censored_tail_is_a_bound() {
+        let run = sample::mixed();
+        let paper = Paper::of(&run);
+        let s = &paper.scenarios[1];
+        let rows = sample::rows(&csv(&run, s));
+        let e2e = rows.iter().find(|r| &r[2] == "end_to_end").unwrap();
+        assert!(e2e[5].parse::<u64>().unwrap() > 0);
+        assert!(e2e[11].starts_with(">= "), "{e2e:?}");
+        assert_eq!(&e2e[12], "", "a mean without the unfinished ones is too low");
+    }
+}

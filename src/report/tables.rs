@@ -1,0 +1,275 @@
+//! The tables on a whole run, for HTML and Markdown alike.
+
+use crate::{
+    micros::Micros,
+    plan::Accounts,
+    report::{
+        Paper,
+        figure::{self, NONE, TOO_SMALL_MEANS, interval, part, said},
+        fold,
+        table::{Cell, Table, code, num},
+    },
+    scenario::Scenario,
+    summary::ScenarioSummary,
+    timeline::Stage,
+};
+
+/// Shown wherever a run on the stand-in is shown.
+pub(crate) const STAND_IN: &str = "target: built-in stand-in";
+/// What that means.
+pub(crate) const STAND_IN_MEANS: &str = "its figures say nothing about any real backend";
+
+/// Every rule of every cell, one row a rule.
+pub(crate) fn checklist(paper: &Paper<'_>) -> Table {
+    let mut t = Table::new(
+        "Validity checklist: every rule, its worst cell",
+        &["rule", "verdict", "held", "where", "evidence"],
+    );
+    for r in fold::rulings(paper.run) {
+        let place = r.cell.map_or("run".into(), |c| format!("{} #{}", c.cell.scenario, c.cell.repetition));
+        t.row(vec![
+            r.rule.as_str().into(),
+            r.verdict.into(),
+            num(format!("{} of {}", r.applied - r.broken, r.applied)),
+            place.into(),
+            r.evidence.into(),
+        ]);
+    }
+    t
+}
+
+/// What was found, about the target first.
+pub(crate) fn findings(paper: &Paper<'_>) -> Table {
+    let mut t = Table::new(
+        "Findings, with the first examples as evidence",
+        &["scenario", "finding", "about", "count", "cells", "examples"],
+    );
+    for f in fold::findings(paper.run) {
+        let about = if f.kind.is_about_us() { "how we looked" } else { "the target" };
+        t.row(vec![
+            f.scenario.to_string().into(),
+            f.kind.to_string().into(),
+            about.into(),
+            num(f.count),
+            num(format!("{} of {}", f.cells, f.of_cells)),
+            if f.examples.is_empty() { NONE.into() } else { code(f.examples.join(", ")) },
+        ]);
+    }
+    t
+}
+
+/// Target, plan, program and machine.
+pub(crate) fn facts(paper: &Paper<'_>) -> Table {
+    let run = paper.run;
+    let (plan, settings) = (&run.plan, &run.plan.settings);
+    let mut t = Table::new("Plan, target, versions and host", &["what", "value"]);
+    let mut fact = |what: &str, value: Cell| t.row(vec![what.into(), value]);
+    fact("run", code(&run.run_id));
+    fact("started", run.started.to_string().into());
+    fact("last cell ended", run.finished.map_or_else(|| "not yet".into(), |f| f.to_string()).into());
+    if let Some(why) = &run.stopped {
+        fact("stopped", why.as_str().into());
+    }
+    fact("command", code(&run.command));
+    let kind = if run.target.stand_in { "built-in stand-in, " } else { "" };
+    fact("target", format!("{kind}{}", run.target.url).into());
+    fact("target says", code(&run.target.hello));
+    fact("target's server", run.target.server.as_deref().unwrap_or(NONE).into());
+    fact("target keeps connections", if run.target.keep_alive { "yes" } else { "no" }.into());
+    fact("seed", code(plan.seed.to_string()));
+    fact("plan hash", code(plan.hash()));
+    fact("matrix", format!("{}, SHA-256 {}", plan.matrix_name, plan.matrix_sha256).into());
+    let overrides = if plan.overrides.is_empty() { "none".to_owned() } else { plan.overrides.join("; ") };
+    fact("overrides", overrides.into());
+    let input = &plan.input;
+    fact("input", format!("{}, {} bytes, SHA-256 {}", input.name, input.bytes, input.sha256).into());
+    fact(
+        "accounts",
+        match plan.accounts {
+            Accounts::Shared => "one, shared by all users",
+            Accounts::Registered => "one registered per user",
+        }
+        .into(),
+    );
+    let pause = |m: Micros| {
+        if m == Micros::ZERO { "none".into() } else { m.to_string() }
+    };
+    fact(
+        "users",
+        format!(
+            "poll interval {} ±10 %, job timeout {}, patience {}, {}, {}, cool-down {}",
+            settings.poll_interval,
+            settings.job_timeout,
+            settings.patience,
+            settings.run_time.map_or_else(
+                || format!("{} job(s) per user", settings.jobs_per_user),
+                |t| format!("job after job for {t}")
+            ),
+            settings.spawn_rate.map_or_else(|| "all start at T0".into(), |r| format!("{r} start per second")),
+            pause(settings.cool_down),
+        )
+        .into(),
+    );
+    let cells = format!("{} of {} measured", run.measured().count(), plan.measured().count());
+    fact("cells", cells.into());
+    let build = &run.build;
+    fact(
+        "springtide",
+        format!("{} ({}, {}), Goose {}", build.version, build.revision, build.profile, build.goose).into(),
+    );
+    let host = &run.host;
+    fact(
+        "generator's host",
+        format!(
+            "{}: {}, {} cores, {} memory, {}, {} open files",
+            host.name,
+            host.cpu,
+            host.cores,
+            figure::bytes(host.memory),
+            host.kernel,
+            host.open_files
+        )
+        .into(),
+    );
+    t
+}
+
+/// One row a scenario: the table decisions are taken on. Planned scenarios without a finished
+/// cell are in it.
+pub(crate) fn matrix(paper: &Paper<'_>) -> Table {
+    let mut t = Table::new(
+        "Scenarios: end to end, from sending the submit to the last byte of the results",
+        &[
+            "scenario",
+            "verdict",
+            "jobs × tasks",
+            "fault",
+            "cells",
+            "n",
+            "fetched",
+            "p50",
+            "p50 95 % CI",
+            "p95",
+            "p95 95 % CI",
+            "max",
+        ],
+    );
+    let mut untrusted = Vec::new();
+    for scenario in &paper.run.plan.scenarios {
+        let summary = paper.scenarios.iter().find(|s| s.scenario.id == scenario.id);
+        t.row(summary.map_or_else(|| unmeasured(scenario), measured));
+        if summary.is_some_and(|s| s.untrusted) {
+            untrusted.push(scenario.id.to_string());
+        }
+    }
+    if !untrusted.is_empty() {
+        t.note(untrusted_note(&untrusted.join(", ")));
+    }
+    t.note("n: jobs, unfinished ones included; \">=\" where the figure lies among unfinished jobs. CI: distribution-free 95 % confidence interval; \"?\" where the sample does not bound it. Figures leave INVALID cells out.");
+    t.note(TOO_SMALL_MEANS);
+    t
+}
+
+/// What stands beside figures that come from INVALID cells.
+pub(crate) fn untrusted_note(scenarios: &str) -> String {
+    format!(
+        "All cells of {scenarios} are INVALID: their figures are shown for diagnosis and must not be used."
+    )
+}
+
+fn head(scenario: &Scenario, verdict: Cell, cells: String) -> Vec<Cell> {
+    vec![
+        scenario.id.to_string().into(),
+        verdict,
+        num(format!("{} × {}", scenario.concurrent_jobs, scenario.tasks)),
+        scenario.fault.to_string().into(),
+        cells.into(),
+    ]
+}
+
+fn unmeasured(scenario: &Scenario) -> Vec<Cell> {
+    let cells = format!("0 of {}", scenario.repetitions);
+    let mut row = head(scenario, "not measured".into(), cells);
+    row.extend(std::iter::repeat_n(num(NONE), 7));
+    row
+}
+
+fn measured(s: &ScenarioSummary) -> Vec<Cell> {
+    let e2e = &s.stage(Stage::EndToEnd).sample;
+    let (p50, p95) = (e2e.quantile(0.5), e2e.quantile(0.95));
+    let fetched = s.outcomes.get("fetched").copied().unwrap_or(0);
+    let invalid = match s.invalid {
+        0 => String::new(),
+        n => format!(", {n} INVALID"),
+    };
+    let cells = format!("{} of {}{invalid}", s.cells, s.scenario.repetitions);
+    let mut row = head(&s.scenario, s.verdict.into(), cells);
+    row.extend([
+        num(e2e.count()),
+        num(part(fetched, s.submitted)),
+        num(said(p50)),
+        num(interval(p50)),
+        num(said(p95)),
+        num(interval(p95)),
+        num(said(e2e.max())),
+    ]);
+    row
+}
+
+/// Sizes and latencies of what jobs send and fetch.
+pub(crate) fn payloads(paper: &Paper<'_>) -> Table {
+    let mut t = Table::new(
+        "Payloads: size of the body, and latency of the request that carried it",
+        &[
+            "scenario",
+            "kind",
+            "count",
+            "min",
+            "p50",
+            "p95",
+            "max",
+            "latency p50",
+            "latency p95",
+            "latency max",
+            "r(size, latency)",
+        ],
+    );
+    for s in &paper.scenarios {
+        for sizes in &s.payloads {
+            let latency = &s.stage(sizes.kind.stage()).sample;
+            t.row(vec![
+                s.scenario.id.to_string().into(),
+                sizes.kind.as_str().into(),
+                num(sizes.count()),
+                num(figure::bytes(sizes.min())),
+                num(figure::bytes(sizes.quantile(0.5))),
+                num(figure::bytes(sizes.quantile(0.95))),
+                num(figure::bytes(sizes.max())),
+                num(said(latency.quantile(0.5))),
+                num(said(latency.quantile(0.95))),
+                num(said(latency.max())),
+                num(sizes.correlation.map_or_else(|| NONE.into(), |r| format!("{r:.2}"))),
+            ]);
+        }
+    }
+    t.note("r is Pearson's correlation of size and latency within the scenario; – where all payloads are of one size.");
+    t
+}
+
+/// What polling cost the target.
+pub(crate) fn observer(paper: &Paper<'_>) -> Table {
+    let mut t = Table::new(
+        "Observer cost: what looking cost the target",
+        &["scenario", "jobs", "polls per job", "bytes of polling", "share of API time"],
+    );
+    for s in &paper.scenarios {
+        t.row(vec![
+            s.scenario.id.to_string().into(),
+            num(s.submitted),
+            num(format!("{:.1}", s.observer.polls_per_job)),
+            num(figure::bytes(s.observer.poll_bytes)),
+            num(figure::percent(s.observer.share_of_api_time)),
+        ]);
+    }
+    t
+}
