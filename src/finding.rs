@@ -226,10 +226,92 @@ struct Notes(BTreeMap<Kind, (u64, Vec<String>)>);
 
 impl Notes {
     fn note(&mut self, kind: Kind, example: &str) {
+        // Of what says more about our polling than about the target, no job is an example.
+        let telling = !kind.is_about_us();
         let (count, examples) = self.0.entry(kind).or_default();
         *count += 1;
-        if examples.len() < EXAMPLES {
+        if telling && examples.len() < EXAMPLES {
             examples.push(example.to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        snapshot::{JobKey, Listed, Results},
+        timeline::{Clocked, JobTimeline},
+    };
+
+    fn job(id: &str, outcome: JobOutcome) -> Job {
+        Job {
+            worker: 0,
+            job_id: Some(id.into()),
+            title: id.into(),
+            outcome,
+            timeline: JobTimeline::default(),
+            submit_bytes: 0,
+            results: None,
+            backwards: Vec::new(),
+            unknown_states: Default::default(),
+            cancel: Some(Cancel::Done),
+        }
+    }
+
+    fn found(jobs: Vec<Job>, ended: &[&str]) -> Vec<(Kind, u64)> {
+        let mut totals = Totals::default();
+        totals.target.accounts_read = 1;
+        for (user, job) in (0..).zip(jobs) {
+            let id = job.job_id.clone().unwrap();
+            let end_time = ended.contains(&id.as_str()).then(|| "now".to_owned());
+            totals.target.listed.insert(id, Listed { title: job.title.clone(), end_time });
+            totals.jobs.insert(JobKey { user, nth: 0 }, job);
+        }
+        let findings = of_cell(&totals, &Ledger::of(&totals), Micros(500_000));
+        findings.into_iter().map(|f| (f.kind, f.count)).collect()
+    }
+
+    #[test]
+    fn an_overwritten_completed_is_told_from_a_stuck_job_by_the_targets_own_list() {
+        let state = JobState::Running;
+        let timed_out = || JobOutcome::TimedOut { in_state: state };
+        let mut late = job("late", timed_out());
+        late.cancel = Some(Cancel::TooLate("COMPLETED".into()));
+        let kinds = found(vec![job("stuck", timed_out()), job("over", timed_out()), late], &["over", "late"]);
+        assert_eq!(kinds, [(Kind::CompletedOverwritten { state }, 1), (Kind::Stuck { state }, 2)]);
+    }
+
+    #[test]
+    fn results_unlike_the_others_are_found() {
+        let shaped = |id: &str, shape: &str| {
+            let results = Results {
+                wire_bytes: 1,
+                body_bytes: 1,
+                estimators: 1,
+                pages: 1,
+                values: 1,
+                duplicates: 0,
+                shape: shape.into(),
+                sha256: String::new(),
+            };
+            Job { results: Some(results), ..job(id, JobOutcome::Failed) }
+        };
+        let kinds = found(vec![shaped("a", "x"), shaped("b", "y"), shaped("c", "x")], &[]);
+        assert_eq!(kinds, [(Kind::ResultsDiffer, 1), (Kind::FailedJob, 3)]);
+    }
+
+    #[test]
+    fn a_poll_interval_too_coarse_for_a_stage_is_told() {
+        let mut one = job("a", JobOutcome::Fetched);
+        let clocked = |sent, done| Clocked { sent: Micros(sent), done: Micros(done) };
+        one.timeline.submitted(clocked(0, 10));
+        one.timeline.observe(JobState::Running, clocked(500_000, 500_010), 1);
+        one.timeline.observe(JobState::Completed, clocked(60_000_000, 60_000_010), 1);
+        let coarse: Vec<Stage> = found(vec![one], &[])
+            .into_iter()
+            .filter_map(|(k, _)| if let Kind::PollTooCoarse { stage, .. } = k { Some(stage) } else { None })
+            .collect();
+        assert_eq!(coarse, [Stage::Queue], "the others are far longer than the interval");
     }
 }
