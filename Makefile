@@ -26,7 +26,7 @@ check: tools
 
 ## bench: measure springtide itself
 bench:
-	bash bench/run.sh
+	cargo bench --bench budgets
 
 ## run: ten users of scenario S6 against the built-in stand-in; more flags go into ARGS
 run:

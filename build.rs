@@ -3,8 +3,8 @@
 use std::{fs, process::Command};
 
 fn main() {
-    println!("cargo::rerun-if-changed=Cargo.lock");
-    for path in [".git/HEAD", ".git/index"] {
+    // Not the index: git itself rewrites that, and every look at the tree would build anew.
+    for path in ["Cargo.lock", "Cargo.toml", "src", "loadtests", "templates", ".git/logs/HEAD"] {
         if fs::exists(path).unwrap_or(false) {
             println!("cargo::rerun-if-changed={path}");
         }
@@ -16,7 +16,7 @@ fn main() {
 /// The commit, with `-dirty` behind it when the tree was changed; `None` outside a checkout.
 fn revision() -> Option<String> {
     let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).output().ok()?;
+        let output = Command::new("git").arg("--no-optional-locks").args(args).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;

@@ -5,12 +5,12 @@ use bytes::Bytes;
 use super::turn::Turn;
 use crate::{
     snapshot::Cancel,
-    target::{Answer, Endpoint, decode},
+    target::{Answer, Endpoint, decode, endpoint::of_job},
 };
 
 /// Asks the target to stop the job, once.
 pub(super) async fn cancel(turn: &mut Turn<'_>, id: &str) -> Cancel {
-    let query = format!("job_id={id}");
+    let query = of_job(id);
     let read = |answer: &Answer| decode::json::<decode::Canceled>(&answer.body);
     match turn.in_session(Endpoint::Cancel, &query, Bytes::new(), 200, read).await {
         Ok((decode::Canceled { job_state: Some(state) }, _)) => Cancel::TooLate(state),

@@ -8,7 +8,7 @@ use super::{
     turn::{Problem, Turn},
 };
 use crate::{
-    target::{Answer, Endpoint, decode},
+    target::{Answer, Endpoint, decode, endpoint::of_job},
     timeline::JobOutcome,
 };
 
@@ -18,7 +18,7 @@ const TRIES: u32 = 3;
 /// Fetches and checks the results of a completed job. What is timed ends with the last byte; the
 /// check runs on a thread of its own, so that it holds up no other user.
 pub(super) async fn fetch(turn: &mut Turn<'_>, followed: &mut Followed) -> JobOutcome {
-    let query = format!("job_id={}", followed.id);
+    let query = of_job(&followed.id);
     let mut last = String::new();
     for attempt in 0..TRIES {
         if attempt > 0 {

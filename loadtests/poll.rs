@@ -10,7 +10,7 @@ use super::{
     turn::{Problem, Turn},
 };
 use crate::{
-    target::{Answer, Endpoint, decode, http::Exchange},
+    target::{Answer, Endpoint, decode, endpoint::of_job, http::Exchange},
     timeline::{JobOutcome, JobState},
 };
 
@@ -24,7 +24,7 @@ pub(super) async fn to_the_end(turn: &mut Turn<'_>, followed: &mut Followed) -> 
     let began = Instant::now();
     let deadline = began + Duration::from(settings.job_timeout);
     let patience = Duration::from(settings.patience);
-    let query = format!("job_id={}", followed.id);
+    let query = of_job(&followed.id);
     let mut last_answer = began;
     loop {
         let pause = turn.poll_pause().min(deadline.saturating_duration_since(Instant::now()));

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     snapshot::{Listed, TargetView},
-    target::{Answer, Endpoint, decode},
+    target::{Answer, Endpoint, decode, endpoint::of_job},
     timeline::JobState,
 };
 
@@ -50,7 +50,7 @@ pub(super) async fn settle(turn: &mut Turn<'_>) {
 
 /// The state of a job that has not become terminal in time; `None` when it has, or is gone.
 async fn still_going(turn: &mut Turn<'_>, id: &str, deadline: Instant) -> Option<String> {
-    let query = format!("job_id={id}");
+    let query = of_job(id);
     let patience = Duration::from(turn.run.settings.patience);
     let mut last_answer = Instant::now();
     loop {

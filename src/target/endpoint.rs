@@ -1,5 +1,7 @@
 //! The routes that springtide calls.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// One route with its method. Requests are counted by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -71,9 +73,24 @@ impl Endpoint {
     }
 }
 
+/// The query that names a job, its id escaped: ids are opaque, and one with `&` or a space in it
+/// must not become another question.
+pub fn of_job(id: &str) -> String {
+    format!("job_id={}", utf8_percent_encode(id, OPAQUE))
+}
+
+/// Everything but the characters that RFC 3986 calls unreserved.
+const OPAQUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_escaped() {
+        assert_eq!(of_job("20261122-d23c_DIRECT"), "job_id=20261122-d23c_DIRECT");
+        assert_eq!(of_job("a b&c=ü#"), "job_id=a%20b%26c%3D%C3%BC%23");
+    }
 
     #[test]
     fn they_stand_in_the_order_of_their_numbers() {
