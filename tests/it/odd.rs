@@ -154,6 +154,62 @@ impl Reply {
     }
 }
 
+/// A way to a server that takes time in each direction. It ends when dropped.
+pub(crate) struct Road {
+    pub(crate) url: String,
+    addr: SocketAddr,
+    over: Arc<AtomicBool>,
+}
+
+impl Road {
+    /// For a server that closes each connection after its answer.
+    pub(crate) fn to(url: &str, takes: Duration) -> Self {
+        let server: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (addr, over) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+        let ended = Arc::clone(&over);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                std::thread::spawn(move || {
+                    let Ok(server) = TcpStream::connect(server) else { return };
+                    let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else {
+                        return;
+                    };
+                    std::thread::spawn(move || carry(from_client, to_server, takes));
+                    carry(server, client, takes);
+                });
+            }
+        });
+        Self { url: format!("http://{addr}"), addr, over }
+    }
+}
+
+impl Drop for Road {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect_timeout(&self.addr, Duration::from_secs(1));
+    }
+}
+
+/// Carries what comes from one to the other; the first bytes take so long, the rest follows.
+fn carry(mut from: TcpStream, mut to: TcpStream, takes: Duration) {
+    let mut piece = vec![0; 64 * 1024];
+    let mut first = true;
+    while let Ok(n @ 1..) = from.read(&mut piece) {
+        if std::mem::take(&mut first) {
+            // Not a wait for something: the length of the road.
+            std::thread::sleep(takes);
+        }
+        if to.write_all(&piece[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}
+
 /// Results of one estimator with so many numbers.
 pub(crate) fn results(numbers: usize) -> String {
     let values: Vec<f64> = (0..numbers).map(|n| n as f64 / 7.0).collect();

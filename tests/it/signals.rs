@@ -53,6 +53,11 @@ fn the_first_signal_cancels_jobs_and_keeps_what_is_finished(
     assert_eq!(run.cells[0].ledger.count("fetched"), 2);
     assert!(run.stopped.as_deref().unwrap().contains(why), "{:?}", run.stopped);
     assert!(run.finished.is_some() && run.verdict.is_some());
+    for file in ["report.html", "summary.md", "timings/S1_stats.csv", "timings/S1_jobs.csv"] {
+        assert!(ended.folder().join(file).is_file(), "{file} is not there");
+    }
+    let last = ended.out.lines().last().unwrap();
+    assert!(last.starts_with("RESULT: ") && last.ends_with(&format!("(exit {code})")), "{last}");
     assert!(ended.err.contains(why) && !ended.err.contains("panicked"), "{}", ended.err);
 }
 

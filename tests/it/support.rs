@@ -284,8 +284,9 @@ pub(crate) struct Ended {
 const OF_THE_MACHINE: [Rule; 3] = [Rule::SchedulingLag, Rule::GeneratorCpu, Rule::LittlesLaw];
 
 impl Ended {
-    /// Asserts how the run ended, whatever the machine was doing: the exit code is the one of the
-    /// checks in the record, and without those that the machine may break it is `expected`.
+    /// Asserts how the run ended, whatever the machine was doing: the exit code and the last line on
+    /// stdout are those of the checks in the record, and without the checks that the machine may
+    /// break it is `expected`.
     #[track_caller]
     pub(crate) fn exits(&self, expected: Exit) -> &Self {
         let run = self.record();
@@ -293,7 +294,14 @@ impl Ended {
         let of_target: Vec<&Check> =
             all.iter().filter(|c| !OF_THE_MACHINE.contains(&c.rule)).copied().collect();
         assert_eq!(Exit::of(of_target.iter().copied()), expected, "{of_target:#?}\n{}", self.err);
-        assert_eq!(self.code, Some(i32::from(Exit::of(all.iter().copied()).code())), "{}", self.err);
+        let code = Exit::of(all.iter().copied()).code();
+        assert_eq!(self.code, Some(i32::from(code)), "{}", self.err);
+        let (last, verdict) = (self.out.lines().last().unwrap_or_default(), run.verdict.unwrap());
+        if !self.out.starts_with('{') {
+            let fits =
+                last.starts_with(&format!("RESULT: {verdict}")) && last.ends_with(&format!("(exit {code})"));
+            assert!(fits, "{verdict}, exit {code}: {last:?}");
+        }
         self
     }
 

@@ -25,7 +25,10 @@ use springtide::{
     verdict::Exit,
 };
 
-use crate::support::{Backend, Run, alone};
+use crate::{
+    odd::Road,
+    support::{Backend, Run, alone},
+};
 
 /// How far T0 in the record may lie from the true one: it is put together from two clocks, one
 /// after the other, and a busy machine may do something else in between.
@@ -55,14 +58,18 @@ fn truth_of<'a>(truth: &'a Truth, id: &str) -> &'a JobTruth {
     truth.jobs.iter().find(|j| j.job_id == id).unwrap_or_else(|| panic!("the server knows no {id}"))
 }
 
-/// Every job's intervals hold the truth, whether states are long, short or skipped.
+/// Every job's intervals hold the truth, whether states are long, short or skipped. With a long
+/// way there and back many a state changes while a poll is under way.
 #[rstest]
-#[case::short_states("50ms", "20ms")]
-#[case::long_states("20ms", "400ms")]
-fn every_interval_holds_the_true_moment(#[case] poll: &str, #[case] task_time: &str) {
+#[case::short_states("50ms", "20ms", Duration::ZERO)]
+#[case::long_states("20ms", "400ms", Duration::ZERO)]
+#[case::long_way("20ms", "200ms", Duration::from_millis(60))]
+fn every_interval_holds_the_true_moment(#[case] poll: &str, #[case] task_time: &str, #[case] way: Duration) {
     let backend =
         Backend::start(&format!("--standin-task-time {task_time} --standin-bug slow-results=100ms"));
-    let ended = Run::small_at(&backend.url).set("users", 4).set("poll-interval", poll).ends_shared();
+    let road = Road::to(&backend.url, way);
+    let url = if way.is_zero() { &backend.url } else { &road.url };
+    let ended = Run::small_at(url).set("users", 4).set("poll-interval", poll).ends_shared();
     ended.exits(Exit::Pass).jobs(&[("fetched", 8)]);
     let (run, truth) = (ended.record(), backend.truth());
     for cell in &run.cells {
