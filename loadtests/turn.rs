@@ -1,6 +1,6 @@
 //! A user at work in one cell: sends, waits and keeps account of where its time goes.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
@@ -112,7 +112,8 @@ impl<'a> Turn<'a> {
         read: impl FnOnce(&Answer) -> Result<T, String>,
     ) -> Result<(T, Exchange), Problem> {
         let path = endpoint.path();
-        let path_and_query = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+        let path_and_query =
+            if query.is_empty() { Cow::Borrowed(path) } else { Cow::Owned(format!("{path}?{query}")) };
         let cookie = self.user.session.as_ref().and_then(|s| s.cookie_for(endpoint));
         let call =
             Call { method: endpoint.method(), path: &path_and_query, cookie, body, safe: endpoint.is_safe() };

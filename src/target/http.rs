@@ -9,7 +9,8 @@
 use std::{
     future::{Future, poll_fn},
     io,
-    pin::Pin,
+    mem::replace,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -25,12 +26,13 @@ use hyper::{
     body::Incoming,
     client::conn::http1,
     header::{self, HeaderMap, HeaderValue},
+    http::uri::InvalidUri,
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use super::origin::Origin;
@@ -178,21 +180,7 @@ impl AsyncWrite for Metered {
         polled
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        if let Poll::Ready(Ok(n)) = polled {
-            self.meter.written.fetch_add(n as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
+    // No vectored writes: requests are small, and copied into one buffer they cost the kernel less.
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_flush(cx)
@@ -217,9 +205,13 @@ struct Connection {
 impl Connection {
     /// Runs `work` and the connection together until `work` is done.
     async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
+        let mut work = pin!(work);
+        let mut woken = false;
         poll_fn(|cx| {
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            // Once it waits, only the connection can bring it on.
+            if !replace(&mut woken, true)
+                && let Poll::Ready(done) = work.as_mut().poll(cx)
+            {
                 return Poll::Ready(done);
             }
             if driver.as_mut().is_some_and(|d| unlocked(d).as_mut().poll(cx).is_ready()) {
@@ -230,12 +222,15 @@ impl Connection {
         .await
     }
 
-    /// Whether the peer has kept it open; reads what arrived since the last call.
-    async fn is_open(&mut self) -> bool {
+    /// Whether it takes another request. A call that cannot be sent twice wants to be `sure` that
+    /// the peer has kept it open, which costs a turn of the scheduler.
+    async fn is_open(&mut self, sure: bool) -> bool {
         let Self { sender, driver, .. } = self;
         Self::drive(driver, async {
-            // One turn for the driver to see an end of stream, one to be ready.
-            tokio::task::yield_now().await;
+            if sure {
+                // One turn for the driver to see an end of stream, one to be ready.
+                tokio::task::yield_now().await;
+            }
             sender.ready().await.is_ok() && !sender.is_closed()
         })
         .await
@@ -250,12 +245,36 @@ pub struct Client {
     connection: Option<Connection>,
     /// A call that has no complete answer after this long has failed.
     timeout: Duration,
+    alarm: Option<Alarm>,
+}
+
+/// A timer that serves call after call. To set one is dear, so it is left as it stands, goes off at
+/// the deadline of a call that was answered long ago, and is set to that of the present one then.
+type Alarm = Pin<Box<Sleep>>;
+
+/// Runs `work` until `deadline`, which is never before that of the call before; `None` when it was
+/// not done by then.
+async fn until<T>(deadline: Instant, alarm: &mut Alarm, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(None);
+            }
+            alarm.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 impl Client {
     /// A client that has not connected yet.
     pub fn new(origin: Arc<Origin>, sockets: Arc<Sockets>, timeout: Duration) -> Self {
-        Self { origin, sockets, connection: None, timeout }
+        Self { origin, sockets, connection: None, timeout, alarm: None }
     }
 
     /// The target.
@@ -273,7 +292,9 @@ impl Client {
         let deadline = now + self.timeout;
         let mut exchange =
             Exchange { sent: now, first_byte: now, done: now, sent_bytes: 0, wire_bytes: 0, connects: 0 };
-        let attempt = timeout_at(deadline, self.attempt(call, &mut exchange)).await;
+        let mut alarm = self.alarm.take().unwrap_or_else(|| Box::pin(sleep_until(deadline)));
+        let attempt = until(deadline, &mut alarm, self.attempt(call, &mut exchange)).await;
+        self.alarm = Some(alarm);
         let result = attempt.unwrap_or(Err(HttpErrorKind::TimedOut));
         exchange.done = Instant::now();
         match result {
@@ -294,7 +315,7 @@ impl Client {
         exchange: &mut Exchange,
     ) -> Result<(hyper::http::response::Parts, Bytes), HttpErrorKind> {
         if let Some(connection) = &mut self.connection
-            && !connection.is_open().await
+            && !connection.is_open(!call.safe).await
         {
             self.connection = None;
         }
@@ -302,7 +323,8 @@ impl Client {
         loop {
             if self.connection.is_none() {
                 exchange.connects += 1;
-                self.connection = Some(self.connect().await?);
+                // In a box of its own, as it is large and rarely needed.
+                self.connection = Some(Box::pin(self.connect()).await?);
             }
             let connection = self.connection.as_mut().expect("just connected");
             let before = (
@@ -412,26 +434,23 @@ async fn send(
 }
 
 fn request(origin: &Origin, call: &Call<'_>) -> Result<Request<Full<Bytes>>, HttpErrorKind> {
-    let mut request = Request::builder().method(call.method.clone());
-    request = if origin.prefix.is_empty() {
-        request.uri(call.path)
+    let uri = if origin.prefix.is_empty() {
+        call.path.parse()
     } else {
-        request.uri(format!("{}{}", origin.prefix, call.path))
+        format!("{}{}", origin.prefix, call.path).parse()
     };
-    request = request
-        .header(header::HOST, &origin.host_header)
-        .header(
-            header::USER_AGENT,
-            HeaderValue::from_static(concat!("springtide/", env!("CARGO_PKG_VERSION"))),
-        )
-        .header(header::ACCEPT, HeaderValue::from_static("application/json"));
+    let mut request = Request::new(Full::new(call.body.clone()));
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = uri.map_err(|e: InvalidUri| HttpErrorKind::NotHttp(e.to_string()))?;
+    let headers = request.headers_mut();
+    headers.clone_from(&origin.headers);
     if let Some(cookie) = &call.cookie {
-        request = request.header(header::COOKIE, cookie);
+        headers.insert(header::COOKIE, cookie.clone());
     }
     if !call.body.is_empty() {
-        request = request.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    request.body(Full::new(call.body.clone())).map_err(|e| HttpErrorKind::NotHttp(e.to_string()))
+    Ok(request)
 }
 
 fn before_head(e: &hyper::Error) -> HttpErrorKind {
@@ -457,5 +476,69 @@ fn io_text(e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::Other | io::ErrorKind::InvalidData => cause(e),
         kind => kind.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_millis(150);
+
+    /// A client of a server whose connections answer that many requests, and then close or fall
+    /// silent.
+    async fn client(answers: usize, closes: bool) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut request = [0; 1024];
+                    for _ in 0..answers {
+                        if socket.read(&mut request).await.unwrap() == 0 {
+                            return;
+                        }
+                        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+                    }
+                    if !closes {
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        });
+        Client::new(Arc::new(Origin::new(&url, None).unwrap()), Arc::default(), TIMEOUT)
+    }
+
+    fn a(method: Method) -> Call<'static> {
+        let safe = method == Method::GET;
+        Call { method, path: "/", cookie: None, body: Bytes::new(), safe }
+    }
+
+    #[tokio::test]
+    async fn a_connection_closed_between_calls_is_replaced() {
+        let mut client = client(1, true).await;
+        for method in [Method::GET, Method::GET, Method::POST, Method::POST, Method::GET] {
+            let answer = client.call(&a(method)).await.unwrap();
+            assert_eq!((&answer.body[..], answer.exchange.connects), (&b"hi"[..], 1));
+        }
+    }
+
+    #[tokio::test]
+    async fn every_call_has_its_own_deadline() {
+        let mut client = client(2, false).await;
+        for _ in 0..2 {
+            assert_eq!(client.call(&a(Method::GET)).await.unwrap().exchange.connects, 1);
+            tokio::time::sleep(TIMEOUT / 2).await;
+            assert_eq!(client.call(&a(Method::GET)).await.unwrap().exchange.connects, 0);
+            let error = client.call(&a(Method::GET)).await.unwrap_err();
+            assert_eq!(error.kind, HttpErrorKind::TimedOut);
+            assert!(error.exchange.done - error.exchange.sent >= TIMEOUT);
+        }
     }
 }

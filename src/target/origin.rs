@@ -10,7 +10,10 @@ use std::{
     },
 };
 
-use hyper::{Uri, header::HeaderValue};
+use hyper::{
+    Uri,
+    header::{self, HeaderMap, HeaderValue},
+};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -25,7 +28,8 @@ pub struct Origin {
     url: String,
     /// Path in front of every route; empty for most.
     pub(super) prefix: String,
-    pub(super) host_header: HeaderValue,
+    /// Headers of every request.
+    pub(super) headers: HeaderMap,
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
     addrs: Vec<SocketAddr>,
     /// Index of the address that answered last.
@@ -111,7 +115,7 @@ impl Origin {
         Ok(Self {
             url: url.trim().trim_end_matches('/').to_owned(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            host_header: HeaderValue::from_str(authority.as_str()).map_err(|e| bad(&e.to_string()))?,
+            headers: headers(HeaderValue::from_str(authority.as_str()).map_err(|e| bad(&e.to_string()))?),
             tls,
             addrs,
             good: AtomicUsize::new(0),
@@ -141,6 +145,12 @@ impl fmt::Debug for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.url)
     }
+}
+
+fn headers(host: HeaderValue) -> HeaderMap {
+    let agent = HeaderValue::from_static(concat!("springtide/", env!("CARGO_PKG_VERSION")));
+    let json = HeaderValue::from_static("application/json");
+    [(header::HOST, host), (header::USER_AGENT, agent), (header::ACCEPT, json)].into_iter().collect()
 }
 
 fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
