@@ -32,6 +32,42 @@ pub struct Histogram {
     max: u64,
 }
 
+/// A histogram being taken down where every request passes by: it counts fast and answers nothing.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// By [`index`] of the bucket, as far as it was needed.
+    counts: Vec<u32>,
+    /// The exact figures.
+    exact: Histogram,
+}
+
+impl Tally {
+    /// Counts one duration, as [`Histogram::record`] does.
+    pub fn record(&mut self, value: Micros) {
+        let us = value.0.clamp(1, HIGHEST.0);
+        let at = index(us);
+        if at >= self.counts.len() {
+            self.counts.resize(at + 1, 0);
+        }
+        self.counts[at] += 1;
+        self.exact.count_exactly(us);
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.exact.count
+    }
+
+    /// What was counted.
+    pub fn finish(self) -> Histogram {
+        let Self { counts, exact } = self;
+        let from = index(exact.min);
+        let counted = counts.into_iter().enumerate().skip(from).filter(|(_, n)| *n > 0);
+        let buckets = counted.map(|(at, n)| (lowest(at), u64::from(n))).collect();
+        Histogram { buckets, ..exact }
+    }
+}
+
 /// A histogram as it stands in a file: the standard payload and the exact figures it lacks (µs).
 #[derive(Serialize, Deserialize)]
 struct Packed {
@@ -53,6 +89,10 @@ impl Histogram {
     pub fn record(&mut self, value: Micros) {
         let us = value.0.clamp(1, HIGHEST.0);
         *self.buckets.entry(bucket(us).0).or_default() += 1;
+        self.count_exactly(us);
+    }
+
+    fn count_exactly(&mut self, us: u64) {
         self.min = if self.count == 0 { us } else { self.min.min(us) };
         self.max = self.max.max(us);
         self.sum += us;
@@ -170,11 +210,12 @@ impl<'a> Sum<&'a Histogram> for Histogram {
 /// The lowest and highest value that fall into the bucket of `us`, as HdrHistogram draws them for
 /// 3 digits: 2048 buckets of 1 µs, then 1024 for each doubling.
 fn bucket(us: u64) -> (u64, u64) {
-    let shift = (64 - (us | 2047).leading_zeros()) - 11;
+    let shift = shift(us);
     let low = us >> shift << shift;
     (low, low + (1 << shift) - 1)
 }
 
+<<<<<<< HEAD
 /// The buckets of both in rising order, counts of like ones added.
 fn zipped<'a>(
     ours: &'a BTreeMap<u64, u64>,
@@ -194,6 +235,23 @@ fn zipped<'a>(
             .sum();
         Some((low, n))
     })
+=======
+/// How many binary digits of `us` its bucket does not tell apart.
+fn shift(us: u64) -> u32 {
+    (64 - (us | 2047).leading_zeros()) - 11
+}
+
+/// The number of the bucket of `us`, from 0.
+fn index(us: u64) -> usize {
+    let shift = shift(us);
+    (shift as usize) * 1024 + (us >> shift) as usize
+}
+
+/// The lowest value of the bucket of that number.
+fn lowest(index: usize) -> u64 {
+    let shift = (index / 1024).saturating_sub(1);
+    ((index - shift * 1024) as u64) << shift
+>>>>>>> bench
 }
 
 impl From<Histogram> for Packed {
@@ -246,6 +304,19 @@ mod tests {
         fn buckets_are_those_of_the_reference(us in 1u64..=HIGHEST.0) {
             let dense = Histogram::default().to_dense();
             prop_assert_eq!(bucket(us), (dense.lowest_equivalent(us), dense.highest_equivalent(us)));
+        }
+
+        #[test]
+        fn a_tally_counts_as_a_histogram_does(values in prop::collection::vec(0u64..5_000_000_000, 0..60)) {
+            let mut tally = Tally::default();
+            values.iter().for_each(|&v| tally.record(Micros(v)));
+            prop_assert_eq!(tally.finish(), of(&values));
+        }
+
+        #[test]
+        fn buckets_are_numbered_without_gaps(us in 1u64..HIGHEST.0) {
+            prop_assert_eq!(lowest(index(us)), bucket(us).0);
+            prop_assert_eq!(index(bucket(us).1 + 1), index(us) + 1);
         }
 
         #[test]

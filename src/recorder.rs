@@ -12,7 +12,9 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
+    histogram::Tally,
     micros::Micros,
+    series::Series,
     snapshot::{ErrorKey, ErrorStats, Job, JobKey, Phase, RequestKey, RequestStats, TargetView, Totals},
     target::{Endpoint, http::Exchange},
     timeline::{Clocked, JobOutcome, JobState},
@@ -47,8 +49,45 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Book {
     /// By phase, then endpoint; far cheaper to find than by name.
-    requests: [[RequestStats; Endpoint::ALL.len()]; PHASES.len()],
+    requests: [[Requests; Endpoint::ALL.len()]; PHASES.len()],
+    /// The second of the last success, and the successes that ended in it.
+    second: (u64, Tally),
     totals: Totals,
+}
+
+/// The requests of one kind; successes are the many, and counted the fast way.
+#[derive(Debug, Default)]
+struct Requests {
+    ok: Tally,
+    first_byte: Tally,
+    /// All but the successes' times.
+    stats: RequestStats,
+}
+
+impl Requests {
+    fn finish(self) -> RequestStats {
+        RequestStats { ok: self.ok.finish(), first_byte: self.first_byte.finish(), ..self.stats }
+    }
+}
+
+impl Book {
+    /// Counts a success in its second of the series.
+    fn succeeded(&mut self, ended: Micros, took: Micros) {
+        let number = Series::number(ended);
+        if number != self.second.0 {
+            self.close_second();
+            self.second.0 = number;
+        }
+        self.second.1.record(took);
+    }
+
+    fn close_second(&mut self) {
+        let (number, tally) = &mut self.second;
+        if tally.count() > 0 {
+            let second = self.totals.series.0.entry(*number).or_default();
+            second.ok.merge(&std::mem::take(tally).finish());
+        }
+    }
 }
 
 impl Recorder {
@@ -72,7 +111,7 @@ impl Recorder {
         let took = Micros::from(s.exchange.done - s.exchange.sent);
         let ended = self.offset(s.exchange.done);
         let mut book = self.book();
-        let stats = &mut book.requests[s.phase as usize][s.endpoint as usize];
+        let Requests { ok, first_byte, stats } = &mut book.requests[s.phase as usize][s.endpoint as usize];
         if let Some(status) = s.status {
             *stats.statuses.entry(status).or_default() += 1;
         }
@@ -82,15 +121,18 @@ impl Recorder {
         stats.connects += u64::from(s.exchange.connects);
         match s.error {
             None => {
-                stats.ok.record(took);
-                stats.first_byte.record((s.exchange.first_byte - s.exchange.sent).into());
+                ok.record(took);
+                first_byte.record((s.exchange.first_byte - s.exchange.sent).into());
             }
             Some(_) => stats.failed.record(took),
         }
         if s.phase == Phase::Load {
             let second = book.totals.series.at(ended);
             second.body_bytes += s.body_bytes;
-            if s.error.is_none() { &mut second.ok } else { &mut second.failed }.record(took);
+            match s.error {
+                None => book.succeeded(ended, took),
+                Some(_) => second.failed.record(took),
+            }
         }
         if let Some(error) = s.error {
             let key = ErrorKey {
@@ -170,10 +212,12 @@ impl Recorder {
 
     /// What is new since the last call.
     pub fn take(&self) -> Totals {
-        let Book { requests, mut totals } = std::mem::take(&mut *self.book());
+        let mut book = std::mem::take(&mut *self.book());
+        book.close_second();
+        let Book { requests, mut totals, .. } = book;
         let mut named = BTreeMap::new();
         for (phase, row) in PHASES.into_iter().zip(requests) {
-            for (endpoint, stats) in Endpoint::ALL.into_iter().zip(row) {
+            for (endpoint, stats) in Endpoint::ALL.into_iter().zip(row.map(Requests::finish)) {
                 if stats.count() > 0 {
                     let key = RequestKey {
                         phase,

@@ -47,7 +47,12 @@ pub struct Series(pub BTreeMap<u64, Second>);
 impl Series {
     /// The second that holds this moment.
     pub fn at(&mut self, moment: Micros) -> &mut Second {
-        self.0.entry(moment.0 / 1_000_000).or_default()
+        self.0.entry(Self::number(moment)).or_default()
+    }
+
+    /// The number of the second that holds this moment.
+    pub fn number(moment: Micros) -> u64 {
+        moment.0 / 1_000_000
     }
 
     /// Adds another series second by second. Associative and commutative.

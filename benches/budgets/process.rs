@@ -91,7 +91,7 @@ impl Client {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
-    /// Waits until `server` has answered `requests` more than `base`.
+    /// Waits until `server` has answered that many requests.
     pub(crate) fn wait_for(&mut self, server: &Server, requests: u64, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         while server.served()? < requests {

@@ -488,6 +488,7 @@ mod tests {
 
     use super::*;
 
+<<<<<<< HEAD
     /// A server that answers request after request with these bytes: one list a connection, a
     /// pause between two pieces of one answer where there is a `None`.
     async fn serve(connections: Vec<Vec<Option<&'static str>>>) -> Client {
@@ -582,5 +583,59 @@ mod tests {
         let origin = Origin::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
         let mut client = Client::new(Arc::new(origin), Arc::default(), Duration::from_millis(30));
         assert_eq!(get(&mut client).await.unwrap_err().kind, HttpErrorKind::TimedOut);
+=======
+    const TIMEOUT: Duration = Duration::from_millis(150);
+
+    /// A client of a server whose connections answer that many requests, and then close or fall
+    /// silent.
+    async fn client(answers: usize, closes: bool) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut request = [0; 1024];
+                    for _ in 0..answers {
+                        if socket.read(&mut request).await.unwrap() == 0 {
+                            return;
+                        }
+                        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+                    }
+                    if !closes {
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        });
+        Client::new(Arc::new(Origin::new(&url, None).unwrap()), Arc::default(), TIMEOUT)
+    }
+
+    fn a(method: Method) -> Call<'static> {
+        let safe = method == Method::GET;
+        Call { method, path: "/", cookie: None, body: Bytes::new(), safe }
+    }
+
+    #[tokio::test]
+    async fn a_connection_closed_between_calls_is_replaced() {
+        let mut client = client(1, true).await;
+        for method in [Method::GET, Method::GET, Method::POST, Method::POST, Method::GET] {
+            let answer = client.call(&a(method)).await.unwrap();
+            assert_eq!((&answer.body[..], answer.exchange.connects), (&b"hi"[..], 1));
+        }
+    }
+
+    #[tokio::test]
+    async fn every_call_has_its_own_deadline() {
+        let mut client = client(2, false).await;
+        for _ in 0..2 {
+            assert_eq!(client.call(&a(Method::GET)).await.unwrap().exchange.connects, 1);
+            tokio::time::sleep(TIMEOUT / 2).await;
+            assert_eq!(client.call(&a(Method::GET)).await.unwrap().exchange.connects, 0);
+            let error = client.call(&a(Method::GET)).await.unwrap_err();
+            assert_eq!(error.kind, HttpErrorKind::TimedOut);
+            assert!(error.exchange.done - error.exchange.sent >= TIMEOUT);
+        }
+>>>>>>> bench
     }
 }
