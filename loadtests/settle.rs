@@ -22,6 +22,8 @@ use crate::{
 const QUIET_WITHIN: Duration = Duration::from_secs(10);
 /// Jobs a page.
 const PAGE: u64 = 100;
+/// A page of the list that cannot be read is asked for this often.
+const TRIES: u32 = 3;
 /// Pages without a job of ours after which the rest is older than the cell.
 const FOREIGN_PAGES: u32 = 2;
 
@@ -80,8 +82,7 @@ async fn read_list(turn: &mut Turn<'_>, view: &mut TargetView) -> Result<(), Pro
     let mut foreign = 0;
     for index in 1.. {
         let query = format!("page_size={PAGE}&page_idx={index}&order_by=start_time&order_type=descend");
-        let read = |answer: &Answer| decode::json::<decode::Simulations>(&answer.body);
-        let (page, _) = turn.in_session(Endpoint::Simulations, &query, Bytes::new(), 200, read).await?;
+        let page = read_page(turn, &query).await?;
         let mut ours = false;
         for row in page.simulations {
             let title = row.title.unwrap_or_default();
@@ -96,4 +97,19 @@ async fn read_list(turn: &mut Turn<'_>, view: &mut TargetView) -> Result<(), Pro
         }
     }
     Ok(())
+}
+
+/// Reads one page. One bad answer says nothing of the rest, so it is asked for again.
+async fn read_page(turn: &mut Turn<'_>, query: &str) -> Result<decode::Simulations, Problem> {
+    let mut tries = 1..=TRIES;
+    loop {
+        tries.next();
+        let read = |answer: &Answer| decode::json::<decode::Simulations>(&answer.body);
+        match turn.in_session(Endpoint::Simulations, query, Bytes::new(), 200, read).await {
+            Ok((page, _)) => return Ok(page),
+            Err(problem) if tries.is_empty() => return Err(problem),
+            Err(problem) if !turn.wait(Duration::from_millis(250)).await => return Err(problem),
+            Err(_) => {}
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::user::User;
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     snapshot::Phase,
     target::{
         Answer, Endpoint, decode,
-        http::{Call, Exchange},
+        http::{Call, Exchange, HttpError, HttpErrorKind},
     },
 };
 
@@ -26,6 +27,22 @@ pub(super) struct Problem {
     pub(super) status: Option<u16>,
     /// What went wrong, without ids.
     pub(super) what: String,
+}
+
+/// How long a request may take on once the cell is stopped.
+const GRACE: Duration = Duration::from_secs(3);
+
+async fn grace_after(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE).await;
+}
+
+/// What stands for the answer to a request that nobody waits for any more.
+fn given_up(asked: Instant) -> HttpError {
+    let done = Instant::now();
+    let exchange =
+        Exchange { sent: asked, first_byte: asked, done, sent_bytes: 0, wire_bytes: 0, connects: 0 };
+    HttpError { kind: HttpErrorKind::TimedOut, exchange }
 }
 
 /// A user, the cell it takes part in, and its account of time.
@@ -119,7 +136,12 @@ impl<'a> Turn<'a> {
         let cookie = self.user.session.as_ref().and_then(|s| s.cookie_for(endpoint));
         let call =
             Call { method: endpoint.method(), path: &path_and_query, cookie, body, safe: endpoint.is_safe() };
-        let answered = self.user.client.call(&call).await;
+        let asked = Instant::now();
+        let answered = tokio::select! {
+            biased;
+            answered = self.user.client.call(&call) => answered,
+            () = grace_after(&self.run.stop) => Err(given_up(asked)),
+        };
         let (exchange, status, body_bytes, result) = match &answered {
             Ok(answer) => {
                 let result = if answer.status == expected {

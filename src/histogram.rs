@@ -215,7 +215,6 @@ fn bucket(us: u64) -> (u64, u64) {
     (low, low + (1 << shift) - 1)
 }
 
-<<<<<<< HEAD
 /// The buckets of both in rising order, counts of like ones added.
 fn zipped<'a>(
     ours: &'a BTreeMap<u64, u64>,
@@ -235,7 +234,8 @@ fn zipped<'a>(
             .sum();
         Some((low, n))
     })
-=======
+}
+
 /// How many binary digits of `us` its bucket does not tell apart.
 fn shift(us: u64) -> u32 {
     (64 - (us | 2047).leading_zeros()) - 11
@@ -251,7 +251,6 @@ fn index(us: u64) -> usize {
 fn lowest(index: usize) -> u64 {
     let shift = (index / 1024).saturating_sub(1);
     ((index - shift * 1024) as u64) << shift
->>>>>>> bench
 }
 
 impl From<Histogram> for Packed {

@@ -246,6 +246,8 @@ pub struct Client {
     /// A call that has no complete answer after this long has failed.
     timeout: Duration,
     alarm: Option<Alarm>,
+    /// A call is under way; still true at the next one when its caller dropped it half-way.
+    busy: bool,
 }
 
 /// A timer that serves call after call. To set one is dear, so it is left as it stands, goes off at
@@ -274,7 +276,7 @@ async fn until<T>(deadline: Instant, alarm: &mut Alarm, work: impl Future<Output
 impl Client {
     /// A client that has not connected yet.
     pub fn new(origin: Arc<Origin>, sockets: Arc<Sockets>, timeout: Duration) -> Self {
-        Self { origin, sockets, connection: None, timeout, alarm: None }
+        Self { origin, sockets, connection: None, timeout, alarm: None, busy: false }
     }
 
     /// The target.
@@ -292,9 +294,14 @@ impl Client {
         let deadline = now + self.timeout;
         let mut exchange =
             Exchange { sent: now, first_byte: now, done: now, sent_bytes: 0, wire_bytes: 0, connects: 0 };
+        if replace(&mut self.busy, true) {
+            // Half an exchange is still on it.
+            self.connection = None;
+        }
         let mut alarm = self.alarm.take().unwrap_or_else(|| Box::pin(sleep_until(deadline)));
         let attempt = until(deadline, &mut alarm, self.attempt(call, &mut exchange)).await;
         self.alarm = Some(alarm);
+        self.busy = false;
         let result = attempt.unwrap_or(Err(HttpErrorKind::TimedOut));
         exchange.done = Instant::now();
         match result {
@@ -488,7 +495,6 @@ mod tests {
 
     use super::*;
 
-<<<<<<< HEAD
     /// A server that answers request after request with these bytes: one list a connection, a
     /// pause between two pieces of one answer where there is a `None`.
     async fn serve(connections: Vec<Vec<Option<&'static str>>>) -> Client {
@@ -583,7 +589,8 @@ mod tests {
         let origin = Origin::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
         let mut client = Client::new(Arc::new(origin), Arc::default(), Duration::from_millis(30));
         assert_eq!(get(&mut client).await.unwrap_err().kind, HttpErrorKind::TimedOut);
-=======
+    }
+
     const TIMEOUT: Duration = Duration::from_millis(150);
 
     /// A client of a server whose connections answer that many requests, and then close or fall
@@ -626,6 +633,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_that_was_dropped_takes_its_connection_with_it() {
+        let mut client = client(1, false).await;
+        client.call(&a(Method::GET)).await.unwrap();
+        let dropped = tokio::time::timeout(TIMEOUT / 3, client.call(&a(Method::GET))).await;
+        assert!(dropped.is_err(), "the server answers once a connection");
+        assert_eq!(client.call(&a(Method::GET)).await.unwrap().exchange.connects, 1);
+    }
+
+    #[tokio::test]
     async fn every_call_has_its_own_deadline() {
         let mut client = client(2, false).await;
         for _ in 0..2 {
@@ -636,6 +652,5 @@ mod tests {
             assert_eq!(error.kind, HttpErrorKind::TimedOut);
             assert!(error.exchange.done - error.exchange.sent >= TIMEOUT);
         }
->>>>>>> bench
     }
 }
