@@ -13,6 +13,9 @@ use crate::{
     threshold::Threshold,
 };
 
+/// What stands behind every mistake.
+const HINT: &str = " (see springtide --help)";
+
 /// Name of the configuration file, read from the working directory.
 pub const CONFIG_FILE: &str = "springtide.toml";
 
@@ -102,22 +105,22 @@ pub struct RunArgs {
     pub input: Option<PathBuf>,
 
     /// Users, each with one job in flight [default: the scenario's concurrent_jobs]
-    #[arg(short = 'u', long, env = "SPRINGTIDE_USERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Load")]
+    #[arg(short = 'u', long, env = "SPRINGTIDE_USERS", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=100_000), help_heading = "Load")]
     pub users: Option<u32>,
     /// Tasks per job [default: the scenario's]
-    #[arg(long, env = "SPRINGTIDE_TASKS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Load")]
+    #[arg(long, env = "SPRINGTIDE_TASKS", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Load")]
     pub tasks: Option<u32>,
     /// Repetitions [default: the scenario's]
-    #[arg(long, env = "SPRINGTIDE_REPETITIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000), help_heading = "Load")]
+    #[arg(long, env = "SPRINGTIDE_REPETITIONS", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000), help_heading = "Load")]
     pub repetitions: Option<u32>,
     /// Jobs each user submits one after another in a repetition
-    #[arg(long, env = "SPRINGTIDE_JOBS_PER_USER", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Load")]
+    #[arg(long, env = "SPRINGTIDE_JOBS_PER_USER", value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Load")]
     pub jobs_per_user: u32,
     /// Let users submit job after job for so long in each repetition, such as 90s or 1h30m
     #[arg(short = 't', long, env = "SPRINGTIDE_RUN_TIME", value_name = "TIME", value_parser = seconds_or_span, conflicts_with = "jobs_per_user", help_heading = "Load")]
     pub run_time: Option<Micros>,
     /// Users started per second [default: all at once]
-    #[arg(short = 'r', long, env = "SPRINGTIDE_SPAWN_RATE", value_name = "N", value_parser = positive, help_heading = "Load")]
+    #[arg(short = 'r', long, env = "SPRINGTIDE_SPAWN_RATE", value_name = "N", allow_negative_numbers = true, value_parser = positive, help_heading = "Load")]
     pub spawn_rate: Option<f64>,
     /// Pause between two polls of a job, jittered by 10 %
     #[arg(long, env = "SPRINGTIDE_POLL_INTERVAL", value_name = "TIME", default_value = "500ms", value_parser = some_span, help_heading = "Load")]
@@ -141,7 +144,7 @@ pub struct RunArgs {
     #[arg(long, env = "SPRINGTIDE_SEED", value_name = "N", help_heading = "Load")]
     pub seed: Option<u64>,
     /// Load threads [default: one for every 1000 users, at most one per core]
-    #[arg(long, env = "SPRINGTIDE_LOAD_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Load")]
+    #[arg(long, env = "SPRINGTIDE_LOAD_THREADS", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Load")]
     pub load_threads: Option<u32>,
 
     /// Fail the run unless this holds, such as 'job.p95<30s' or 'failures<1% for S6' (repeatable)
@@ -199,7 +202,7 @@ pub struct RunArgs {
 #[command(next_help_heading = "Built-in stand-in (without --host)")]
 pub struct StandInArgs {
     /// Tasks and merges it works on at once
-    #[arg(long, env = "SPRINGTIDE_STANDIN_SLOTS", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, env = "SPRINGTIDE_STANDIN_SLOTS", value_name = "N", default_value_t = 8, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub standin_slots: u32,
     /// Mean time of a task
     #[arg(long, env = "SPRINGTIDE_STANDIN_TASK_TIME", value_name = "TIME", default_value = "350ms", value_parser = span)]
@@ -252,7 +255,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, config: Option<&str>) -> 
             _ => return Err(error),
         },
     };
-    read(command, &args)
+    read(command, &args).map_err(|error| {
+        // What goes wrong alike without the file is not the file's fault.
+        let is_same = |other: &clap::Error| other.to_string() == error.to_string();
+        let ours = config.is_none()
+            || !error.use_stderr()
+            || read(Cli::command(), &args).is_err_and(|e| is_same(&e));
+        if ours { error } else { refuse(&one_line(&error)) }
+    })
 }
 
 fn read(command: clap::Command, args: &[OsString]) -> Result<Cli, clap::Error> {
@@ -285,13 +295,17 @@ fn yield_to_flags(run: &mut RunArgs, matches: &clap::ArgMatches) {
     }
 }
 
+/// A fault of the configuration file.
+fn refuse(why: &str) -> clap::Error {
+    let why = why.trim_start_matches("springtide: ").trim_end_matches(HINT);
+    Cli::command().error(ErrorKind::ValueValidation, format!("{CONFIG_FILE}: {why}"))
+}
+
 /// Makes the file's values the defaults of the flags.
 fn with_config(mut command: clap::Command, text: &str) -> Result<clap::Command, clap::Error> {
-    let refuse =
-        |why: String| Cli::command().error(ErrorKind::ValueValidation, format!("{CONFIG_FILE}: {why}"));
     let table: toml::Table = toml::from_str(text).map_err(|e| {
         let line = e.span().map_or(1, |s| text[..s.start].matches('\n').count() + 1);
-        refuse(format!("line {line}: {}", e.message()))
+        refuse(&format!("line {line}: {}", e.message()))
     })?;
     for (key, value) in table {
         let name = key.replace('_', "-");
@@ -299,13 +313,15 @@ fn with_config(mut command: clap::Command, text: &str) -> Result<clap::Command, 
             c.get_arguments().find(|a| a.get_long() == Some(&name)).map(|a| a.get_id().clone())
         };
         let id = known(&command).ok_or_else(|| {
-            refuse(format!("unknown key {key:?}; keys are the long flags of springtide run, without --"))
+            refuse(&format!("unknown key {key:?}; keys are the long flags of springtide run, without --"))
         })?;
         let values: Vec<String> = match value {
             toml::Value::Array(items) => items.iter().map(plain).collect::<Option<_>>(),
             one => plain(&one).map(|v| vec![v]),
         }
-        .ok_or_else(|| refuse(format!("{key}: must be a text, a number, a truth value or a list of them")))?;
+        .ok_or_else(|| {
+            refuse(&format!("{key}: must be a text, a number, a truth value or a list of them"))
+        })?;
         let set = move |arg: clap::Arg| arg.default_values(values.clone()).required(false);
         command = command.mut_arg(&id, set.clone());
         if let Some(run) = command.find_subcommand("run").cloned() {
@@ -333,7 +349,7 @@ pub fn one_line(error: &clap::Error) -> String {
     let said = text.split("Usage:").next().unwrap_or_default();
     let said = said.split("For more information").next().unwrap_or_default();
     let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("springtide: {} (see springtide --help)", line.strip_prefix("error: ").unwrap_or(&line))
+    format!("springtide: {}{HINT}", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 /// `1`, `true`, `yes` and the like are true; nothing, `0`, `false`, `no` and `off` are false.
@@ -435,6 +451,7 @@ mod tests {
 
     #[rstest]
     #[case(&["--scenario", "S6", "--poll-interval", "0s"], "1ms or more")]
+    #[case(&["--scenario", "S6", "--users", "-1"], "'-1' for '--users")]
     #[case(&["compare"], "compare")]
     #[case(&["--users", "10"], "--scenario")]
     #[case(&["--scenario", "S6", "--users", "0"], "--users")]
@@ -452,7 +469,7 @@ mod tests {
     #[rstest]
     #[case("user = 3", "unknown key \"user\"")]
     #[case("users = ", "springtide.toml: line 1")]
-    #[case("users = 0", "--users")]
+    #[case("users = 0", "springtide.toml: invalid value '0' for '--users")]
     #[case("password = \"x\"", "unknown key \"password\"")]
     fn a_bad_file_is_named(#[case] file: &str, #[case] says: &str) {
         let line = typed(&["--scenario", "S6"], Some(file)).unwrap_err();

@@ -185,6 +185,10 @@ impl Wanted {
                 bail!("{flag} {}: there is no folder {}; make it first", path.display(), folder.display());
             }
         }
+        let is_tls = args.host.as_ref().is_some_and(|host| host.trim().starts_with("https://"));
+        if let (Some(file), false) = (&args.ca_cert, is_tls) {
+            bail!("--ca-cert {}: goes only with an https:// target; leave it out", file.display());
+        }
         let (scenario, overrides) = overridden(row, args);
         let input = match &args.input {
             Some(path) => Input::load(path)?,
