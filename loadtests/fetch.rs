@@ -1,6 +1,9 @@
 //! Fetching the results: `GET /results?job_id=`, all estimators, read whole and checked.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::{
@@ -8,6 +11,8 @@ use super::{
     turn::{Problem, Turn},
 };
 use crate::{
+    micros::Micros,
+    recorder::thread_cpu,
     target::{Answer, Endpoint, decode, endpoint::of_job},
     timeline::JobOutcome,
 };
@@ -27,19 +32,30 @@ pub(super) async fn fetch(turn: &mut Turn<'_>, followed: &mut Followed) -> JobOu
                 break;
             }
         }
-        let read = |answer: &Answer| Ok(answer.body.clone());
+        // The whole check comes after the clock has stopped; what is not JSON at all fails here.
+        let read = |answer: &Answer| match answer.body.first() {
+            Some(b'{') => Ok(answer.body.clone()),
+            _ => decode::json::<IgnoredAny>(&answer.body).map(|_| answer.body.clone()),
+        };
         match turn.in_session(Endpoint::Results, &query, Bytes::new(), 200, read).await {
             Ok((body, exchange)) => {
-                followed.job.timeline.fetch = Some(turn.recorder.clocked(&exchange));
                 let start = Instant::now();
                 let wire = exchange.wire_bytes;
-                let checked = tokio::task::spawn_blocking(move || decode::results(&body, wire)).await;
+                let recorder = Arc::clone(turn.recorder);
+                let check = move || {
+                    let cpu = thread_cpu();
+                    let results = decode::results(&body, wire);
+                    recorder.cpu(thread_cpu().saturating_sub(cpu).into(), Micros::ZERO);
+                    results
+                };
+                let checked = tokio::task::spawn_blocking(check).await;
                 turn.checked_since(start);
                 return match checked {
                     Ok(Ok(results)) => {
                         let duplicates = results.duplicates;
                         followed.job.results = Some(results);
                         if duplicates == 0 {
+                            followed.job.timeline.fetch = Some(turn.recorder.clocked(&exchange));
                             JobOutcome::Fetched
                         } else {
                             JobOutcome::Broken {

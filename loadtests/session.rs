@@ -43,13 +43,18 @@ pub enum Accounts {
 }
 
 /// What the target gave us to be known by.
-#[derive(Debug)]
 pub struct Session {
     cookies: BTreeMap<String, String>,
     /// All of them as a header; only the refresh needs the refresh token, but a browser sends it
     /// everywhere too.
     header: Option<HeaderValue>,
     opened: Instant,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({} cookies)", self.cookies.len())
+    }
 }
 
 impl Session {
@@ -110,7 +115,9 @@ impl Turn<'_> {
             match opened {
                 Ok(()) => return Ok(()),
                 // The target said no: asking again will not change its mind.
-                Err(p) if matches!(p.status, Some(400..=499)) => return Err(refusal(&p)),
+                Err(p) if matches!(p.status, Some(400..=407 | 409..=428 | 430..=499)) => {
+                    return Err(refusal(&p));
+                }
                 Err(p) => problem = refusal(&p),
             }
         }
@@ -125,20 +132,34 @@ impl Turn<'_> {
         if self.user.account.is_some() {
             return Ok(());
         }
-        let account = match &self.user.kit.accounts {
-            Shared(account) => account.clone(),
-            Registered { prefix } => {
+        let before = self.user.lost_registration.take();
+        let again = before.is_some();
+        let account = match (&self.user.kit.accounts, before) {
+            (Shared(account), _) => account.clone(),
+            (Registered { .. }, Some(account)) => account,
+            (Registered { prefix }, None) => {
                 let account = Account {
                     username: format!("{prefix}-{}", self.user.slot()),
                     password: format!("{:032x}", rand::rng().random::<u128>()),
                 };
-                let body = credentials(&account);
-                self.call(Endpoint::Register, "", body, 201, |_| Ok(())).await?;
                 account
             }
         };
-        self.user.account = Some(account);
-        Ok(())
+        self.user.account = Some(account.clone());
+        if matches!(self.user.kit.accounts, Shared(_)) {
+            return Ok(());
+        }
+        let registered = self.call(Endpoint::Register, "", credentials(&account), 201, |_| Ok(())).await;
+        match registered {
+            // Its name is ours alone: a try before this one has made it, and only its answer was lost.
+            Err(Problem { status: Some(403), .. }) if again => Ok(()),
+            Err(problem) => {
+                self.user.account = None;
+                self.user.lost_registration = Some(account);
+                Err(problem)
+            }
+            Ok(_) => Ok(()),
+        }
     }
 
     async fn log_in(&mut self) -> Result<(), Problem> {
@@ -181,9 +202,15 @@ impl Turn<'_> {
         self.keep_session().await;
         let first = self.call(endpoint, query, body.clone(), expected, &read).await;
         match first {
-            Err(Problem { status: Some(401 | 403), .. }) => {
+            Err(Problem { status: Some(401 | 403), .. }) if !self.run.stop.is_cancelled() => {
                 let kit = std::sync::Arc::clone(&self.user.kit);
-                let permit = kit.logins.acquire().await;
+                let asked = Instant::now();
+                let permit = tokio::select! {
+                    biased;
+                    () = self.run.stop.cancelled() => return first,
+                    permit = kit.logins.acquire() => permit,
+                };
+                self.waited_since(asked);
                 let again = self.log_in().await;
                 drop(permit);
                 again?;
@@ -211,6 +238,6 @@ mod tests {
         let account = Account { username: "ann".into(), password: "s3cret".into() };
         assert!(!format!("{:?}", Accounts::Shared(account)).contains("s3cret"));
         let session = Session::new([("access_token".to_owned(), "t0ken".to_owned())].into());
-        assert!(!format!("{:?}", session.header).contains("t0ken"));
+        assert!(!format!("{session:?} {:?}", session.header).contains("t0ken"));
     }
 }

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
+    cancel,
     session::Accounts,
     turn::{Problem, Turn},
 };
 use crate::{
-    snapshot::{Listed, TargetView},
+    snapshot::{Cancel, Listed, TargetView},
     target::{Answer, Endpoint, decode, endpoint::of_job},
     timeline::JobState,
 };
@@ -41,13 +42,38 @@ pub(super) async fn settle(turn: &mut Turn<'_>) {
     let shared = matches!(turn.user.kit.accounts, Accounts::Shared(_));
     if !shared || turn.user.slot() == 0 {
         match read_list(turn, &mut view).await {
-            Ok(()) => view.accounts_read += 1,
+            Ok(()) => {
+                view.accounts_read += 1;
+                quiet_the_rest(turn, &mut view).await;
+            }
             Err(problem) => {
                 view.errors.insert(problem.what);
             }
         }
     }
     turn.recorder.target(view);
+}
+
+/// Jobs that the list has without an end, such as ghosts, whose ids no user knows: they must not
+/// go on beside the next cell either.
+async fn quiet_the_rest(turn: &mut Turn<'_>, view: &mut TargetView) {
+    let deadline = Instant::now() + QUIET_WITHIN;
+    let open = view.listed.iter().filter(|(_, row)| row.end_time.is_none());
+    let open: Vec<String> = open.map(|(id, _)| id.clone()).collect();
+    for id in open {
+        // Asked once before it is canceled: a FAILED or CANCELED job has no end time either.
+        if still_going(turn, &id, Instant::now()).await.is_none() || view.unfinished.contains_key(&id) {
+            continue;
+        }
+        let canceled = cancel::cancel(turn, &id).await;
+        if let (Some(state), false) = (still_going(turn, &id, deadline).await, is_over(&canceled)) {
+            view.unfinished.insert(id, state);
+        }
+    }
+}
+
+fn is_over(canceled: &Cancel) -> bool {
+    matches!(canceled, Cancel::TooLate(state) if JobState::parse(state).is_some_and(JobState::is_terminal))
 }
 
 /// The state of a job that has not become terminal in time; `None` when it has, or is gone.

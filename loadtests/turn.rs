@@ -115,6 +115,11 @@ impl<'a> Turn<'a> {
         plan::jittered(self.run.settings.poll_interval, &mut self.rng)
     }
 
+    /// Keeps account of time spent waiting for others of us.
+    pub(super) fn waited_since(&mut self, start: Instant) {
+        self.waiting += start.elapsed().into();
+    }
+
     /// Keeps account of time that went into checking results.
     pub(super) fn checked_since(&mut self, start: Instant) {
         self.checking += start.elapsed().into();

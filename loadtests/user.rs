@@ -39,6 +39,8 @@ pub struct User {
     pub(super) kit: Arc<Kit>,
     pub(super) client: Client,
     pub(super) account: Option<Account>,
+    /// An account whose registration got no answer: it may be there or not.
+    pub(super) lost_registration: Option<Account>,
     pub(super) session: Option<Session>,
     /// Jobs of this cell that were given up and may go on at the target.
     pub(super) given_up: BTreeSet<String>,
@@ -48,7 +50,15 @@ impl User {
     /// The user of that place on this worker, not logged in yet.
     pub fn new(slot: u32, kit: Arc<Kit>) -> Self {
         let client = Client::new(Arc::clone(&kit.origin), Arc::clone(&kit.sockets), kit.timeout);
-        Self { slot, kit, client, account: None, session: None, given_up: BTreeSet::new() }
+        Self {
+            slot,
+            kit,
+            client,
+            account: None,
+            lost_registration: None,
+            session: None,
+            given_up: BTreeSet::new(),
+        }
     }
 
     /// Its place on this worker, from 0.

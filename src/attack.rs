@@ -15,7 +15,6 @@ use std::{
 };
 
 use goose as g;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -24,11 +23,14 @@ use tokio::{
 use crate::{
     driver::{CellRun, Driver, Gate},
     loadtests::{self, Kit, User},
-    recorder::Recorder,
+    recorder::{Recorder, thread_cpu},
 };
 
 /// How often a load thread checks whether it is served in time.
 const PULSE: Duration = Duration::from_millis(50);
+
+/// How long users may take to leave when the attack is over.
+const LAST_GRACE: Duration = Duration::from_secs(3);
 
 /// Users on Goose, on one or more load threads.
 pub struct Attack {
@@ -122,9 +124,17 @@ impl Drop for Attack {
         for lane in &self.lanes {
             lane.orders.send_replace(Order::Leave);
         }
-        for thread in self.lanes.iter_mut().filter_map(|lane| lane.thread.take()) {
-            // A load thread that panicked has said so; there is nothing to add here.
-            let _ = thread.join();
+        let deadline = std::time::Instant::now() + LAST_GRACE;
+        for lane in &mut self.lanes {
+            // Users that hang are left to the end of the process; to wait for them would be to
+            // hang with them.
+            while lane.ended.borrow().is_none() && std::time::Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(10));
+            }
+            if let (true, Some(thread)) = (lane.ended.borrow().is_some(), lane.thread.take()) {
+                // A load thread that panicked has said so; there is nothing to add here.
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -198,17 +208,23 @@ async fn live(mut user: User, mut orders: watch::Receiver<Order>) {
             continue;
         }
         // Said even if the part is cut short by a panic, so that nobody waits for it for ever.
-        let through = Through(part.through);
+        let through = Through { gate: part.through, run: Arc::clone(&part.run) };
         loadtests::take_part(&mut user, &part.run, &part.recorder).await;
         drop(through);
     }
 }
 
-struct Through(Arc<Gate>);
+struct Through {
+    gate: Arc<Gate>,
+    run: Arc<CellRun>,
+}
 
 impl Drop for Through {
     fn drop(&mut self) {
-        self.0.arrive();
+        if thread::panicking() {
+            self.run.fail("a user broke down; this is a defect of springtide".into());
+        }
+        self.gate.arrive();
     }
 }
 
@@ -260,30 +276,8 @@ async fn pulse(mut orders: watch::Receiver<Order>, kit: Weak<Kit>) {
     }
 }
 
-/// CPU time this thread has used.
-fn thread_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
 /// How many load threads serve that many users best: one, until there are so many that a core is
 /// not enough for them.
 pub fn threads_for(users: u32, cores: u32) -> u32 {
     (users / 1_000 + 1).min(cores.max(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::micros::Micros;
-
-    #[test]
-    fn cpu_time_goes_on() {
-        let before = thread_cpu();
-        let mut x = 1u64;
-        while thread_cpu() == before {
-            x = std::hint::black_box(x.wrapping_mul(31));
-        }
-        assert!(Micros::from(thread_cpu() - before) < Micros(10_000_000));
-    }
 }

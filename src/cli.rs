@@ -375,10 +375,11 @@ fn seconds_or_span(text: &str) -> Result<Micros, String> {
 }
 
 fn positive(text: &str) -> Result<f64, String> {
+    let range = 0.001..=1e6;
     text.parse()
         .ok()
-        .filter(|x: &f64| x.is_finite() && *x > 0.0)
-        .ok_or_else(|| "write a number above 0".into())
+        .filter(|x| range.contains(x))
+        .ok_or_else(|| "write a number from 0.001 to 1000000".into())
 }
 
 fn label(text: &str) -> Result<String, String> {

@@ -144,8 +144,8 @@ impl Sample {
     }
 
     /// The smallest, exact or bound; `None` when empty.
-    pub fn min(&self) -> Option<Micros> {
-        self.bound().first().map(|&v| Micros(v))
+    pub fn min(&self) -> Option<Quantile> {
+        self.at_rank(0, None, None, true)
     }
 
     /// The largest, or the largest bound when some are censored; `None` when empty.
@@ -167,7 +167,8 @@ impl Sample {
         if n == 0 {
             return None;
         }
-        let rank = ((q * n as f64).ceil() as usize).clamp(1, n) - 1;
+        // Less a hair, since 0.999 × 1000 is a little more than 999 in floating point.
+        let rank = ((q * n as f64 - 1e-9).ceil() as usize).clamp(1, n) - 1;
         let (low, high) = confidence_ranks(n, q);
         let low = low.map(|r| Micros(self.bound()[r]));
         let high = high.and_then(|r| (self.value[r] != u64::MAX).then_some(Micros(self.value[r])));

@@ -181,7 +181,11 @@ fn of_job(job: &Job, totals: &Totals, found: &mut Notes) {
             let late = matches!(&job.cancel, Some(Cancel::TooLate(s)) if JobState::parse(s).is_some_and(JobState::is_terminal));
             let state = *in_state;
             found.note(
-                if ended && !late { Kind::CompletedOverwritten { state } } else { Kind::Stuck { state } },
+                if ended && !late && state < JobState::MergingQueued {
+                    Kind::CompletedOverwritten { state }
+                } else {
+                    Kind::Stuck { state }
+                },
                 id,
             );
         }

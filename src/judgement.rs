@@ -1,6 +1,8 @@
 //! What a whole run is judged by when its cells are done: thresholds held against the pooled
 //! figures, and whether the plan was carried out.
 
+use std::collections::BTreeMap;
+
 use crate::{
     estimate::Quantile,
     micros::Micros,
@@ -14,6 +16,7 @@ use crate::{
 pub fn close(run: &mut RunRecord) {
     let summaries = ScenarioSummary::of_run(run);
     let mut checks: Vec<Check> = run.thresholds.iter().flat_map(|t| check(t, &summaries)).collect();
+    checks.extend(summaries.iter().filter_map(|s| results_agree(run, s)));
     let (done, planned) = (run.measured().count(), run.plan.measured().count());
     let evidence = match &run.stopped {
         Some(why) => format!("{done} of {planned} cells: {why}"),
@@ -24,6 +27,20 @@ pub fn close(run: &mut RunRecord) {
     checks.push(Check::new(Rule::RunComplete, done == planned, otherwise, evidence));
     run.checks = checks;
     run.verdict = Some(verdict::worst(run.all_checks()));
+}
+
+/// Whether jobs of different cells of a scenario have results of one shape, where there are any to
+/// compare: a cell of one job can only be compared with the others.
+fn results_agree(run: &RunRecord, s: &ScenarioSummary) -> Option<Check> {
+    let cells = run.measured().filter(|c| c.cell.scenario == s.scenario.id);
+    let mut shapes: BTreeMap<&str, u64> = BTreeMap::new();
+    for results in cells.flat_map(|c| c.totals.jobs.values()).filter_map(|j| j.results.as_ref()) {
+        *shapes.entry(&results.shape).or_default() += 1;
+    }
+    let (all, usual) = (shapes.values().sum::<u64>(), *shapes.values().max()?);
+    let evidence =
+        format!("{} of {all} jobs of {} with results unlike most others'", all - usual, s.scenario.id);
+    Some(Check::new(Rule::ResultsAgree, all == usual, Verdict::Fail, evidence))
 }
 
 /// Holds every scenario a threshold speaks of against it. A figure that is missing, or known

@@ -20,10 +20,13 @@ pub struct Ledger {
     pub listed: u64,
     /// Ids of jobs the target has though the submit was never answered as accepted.
     pub ghosts: BTreeSet<String>,
-    /// Ids of second jobs that one submit made.
+    /// Ids of second jobs that one submit made, and ids given to more than one submit.
     pub duplicates: BTreeSet<String>,
     /// Ids of jobs that were accepted and not reported lost, but are not in the target's list.
     pub vanished: BTreeSet<String>,
+    /// Ids of jobs that the target lists though it answered 404 when asked for them.
+    #[serde(default)]
+    pub contradicted: BTreeSet<String>,
 }
 
 impl Ledger {
@@ -32,19 +35,24 @@ impl Ledger {
         let mut outcomes: BTreeMap<String, u64> =
             JobOutcome::KINDS.iter().map(|k| ((*k).to_owned(), 0)).collect();
         let mut accepted: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut vanished = BTreeSet::new();
+        let (mut ghosts, mut duplicates) = (BTreeSet::new(), BTreeSet::new());
+        let (mut vanished, mut contradicted) = (BTreeSet::new(), BTreeSet::new());
         let target = &totals.target;
         let reconciled = target.accounts_read > 0 && target.errors.is_empty();
         for job in totals.jobs.values() {
             *outcomes.entry(job.outcome.kind().to_owned()).or_default() += 1;
             let Some(id) = &job.job_id else { continue };
-            accepted.insert(id, &job.title);
+            if accepted.insert(id, &job.title).is_some() {
+                duplicates.insert(id.clone());
+            }
+            if job.outcome == JobOutcome::Lost && target.listed.contains_key(id) {
+                contradicted.insert(id.clone());
+            }
             if reconciled && job.outcome != JobOutcome::Lost && !target.listed.contains_key(id) {
                 vanished.insert(id.clone());
             }
         }
         let titles: BTreeSet<&str> = accepted.values().copied().collect();
-        let (mut ghosts, mut duplicates) = (BTreeSet::new(), BTreeSet::new());
         for (id, row) in &target.listed {
             if accepted.contains_key(id.as_str()) {
                 continue;
@@ -60,6 +68,7 @@ impl Ledger {
             ghosts,
             duplicates,
             vanished,
+            contradicted,
         }
     }
 
@@ -74,10 +83,11 @@ impl Ledger {
     }
 
     /// What does not add up: submits without an outcome (or outcomes without a submit), ghosts,
-    /// duplicates and vanished jobs. Zero in a cell that can be trusted.
+    /// duplicates, vanished jobs and contradictions. Zero in a cell that can be trusted.
     pub fn residual(&self) -> u64 {
         self.submitted.abs_diff(self.ended())
-            + (self.ghosts.len() + self.duplicates.len() + self.vanished.len()) as u64
+            + (self.ghosts.len() + self.duplicates.len() + self.vanished.len() + self.contradicted.len())
+                as u64
     }
 }
 

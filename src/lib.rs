@@ -2,7 +2,7 @@
 //! fetches its results.
 //!
 //! Data flows one way: matrix → plan → shares → users → recorder → frames → totals → verdict →
-//! run record → reports. A module imports only modules that stand above it in this list;
+//! run record → reports. A module imports from the groups above its own, and from its own without a circle;
 //! `tests/it/architecture.rs` holds the table.
 
 // Words.

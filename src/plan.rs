@@ -208,7 +208,7 @@ pub struct Share {
 
 impl Share {
     /// The share of worker `worker` of `workers`: pure arithmetic, so the shares of a cell add up
-    /// to it whatever the number of workers. The first `users % workers` get one more.
+    /// to it whatever the number of workers. The last `users % workers` get one more.
     pub fn of(cell: &Cell, worker: u32, workers: u32) -> Self {
         let (each, more) = (cell.users / workers, cell.users % workers);
         let from_end = workers - 1 - worker;

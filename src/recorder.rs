@@ -6,9 +6,10 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use crate::{
@@ -243,10 +244,14 @@ pub fn unix_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
 }
 
+/// CPU time this thread has used.
+pub fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn exchange(recorder: &Recorder, sent_ms: u64, took_ms: u64) -> Exchange {
@@ -279,5 +284,15 @@ mod tests {
         assert_eq!((second.ok.count(), second.failed.count()), (1, 1));
         assert_eq!(totals.errors.values().next().unwrap().count, 1);
         assert_eq!(recorder.take(), Totals::default(), "taken is taken");
+    }
+
+    #[test]
+    fn cpu_time_goes_on() {
+        let before = thread_cpu();
+        let mut x = 1u64;
+        while thread_cpu() == before {
+            x = std::hint::black_box(x.wrapping_mul(31));
+        }
+        assert!(thread_cpu() - before < Duration::from_secs(10));
     }
 }

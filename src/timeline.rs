@@ -190,13 +190,20 @@ impl JobTimeline {
         }
     }
 
+    /// The last moment at which the job is known not to have ended as FAILED or CANCELED, and not
+    /// to have gone on.
+    pub fn last_sure(&self) -> Micros {
+        let given_up = self.seen.iter().find(|o| o.state > JobState::Completed);
+        given_up.map_or(self.last_look, |o| o.began.after)
+    }
+
     fn from(&self, start: Between, until: JobState) -> Span {
         match self.reached(until) {
             Some(end) => Span {
                 least: end.after.saturating_sub(start.before),
                 most: Some(end.before.saturating_sub(start.after)),
             },
-            None => Span::at_least(self.last_look.saturating_sub(start.before)),
+            None => Span::at_least(self.last_sure().saturating_sub(start.before)),
         }
     }
 }
@@ -233,6 +240,14 @@ mod tests {
         assert_eq!(t.skipped(), [JobState::Running, JobState::MergingQueued, JobState::MergingRunning]);
         let merge = t.stage(Stage::Merge).unwrap();
         assert_eq!((merge.least, merge.most), (Micros(0), Some(Micros(110))));
+    }
+
+    #[test]
+    fn a_failed_job_left_its_stage_after_the_last_look_that_saw_it_there() {
+        let mut t = job();
+        t.observe(JobState::Pending, clocked(1_000, 1_010), 1);
+        t.observe(JobState::Failed, clocked(1_500, 1_510), 1);
+        assert_eq!(t.stage(Stage::Queue).unwrap(), Span::at_least(Micros(950)));
     }
 
     #[test]

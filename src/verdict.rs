@@ -136,11 +136,15 @@ pub fn of_cell(
             ledger.residual() == 0,
             Invalid,
             format!(
-                "{} submitted, {ended} ended, {} ghosts, {} duplicates, {} vanished: residual {}",
+                "{} submitted, {ended} ended, {} ghosts, {} duplicates, {} vanished{}: residual {}",
                 ledger.submitted,
                 ledger.ghosts.len(),
                 ledger.duplicates.len(),
                 ledger.vanished.len(),
+                match ledger.contradicted.len() {
+                    0 => String::new(),
+                    n => format!(", {n} listed though answered with 404"),
+                },
                 ledger.residual()
             ),
         ),

@@ -11,8 +11,8 @@ use crate::{
     micros::Micros,
     plan::{Cell, CellKind},
     record::{CellRecord, RunRecord},
-    snapshot::Totals,
-    timeline::Stage,
+    snapshot::{Job, Totals},
+    timeline::{JobOutcome, Stage},
 };
 
 /// Watches a run, keeps its record and shows how it goes.
@@ -94,7 +94,7 @@ impl Watcher for Watch {
 
     fn closed(&mut self, record: CellRecord) -> Result<(), String> {
         let ledger = &record.ledger;
-        let spans = record.totals.jobs.values().filter_map(|j| j.timeline.stage(Stage::EndToEnd));
+        let spans = record.totals.jobs.values().filter_map(end_to_end);
         let p50 = median(spans).map_or(String::new(), |m| format!(", p50 {m}"));
         let counts = format!(
             "{} submitted, {} fetched, {} not",
@@ -115,6 +115,12 @@ impl Watcher for Watch {
     }
 }
 
+/// How long a job took, as the reports have it: a refused submit made no job.
+fn end_to_end(job: &Job) -> Option<Span> {
+    let refused = matches!(job.outcome, JobOutcome::Rejected { .. });
+    job.timeline.stage(Stage::EndToEnd).filter(|_| !refused)
+}
+
 /// The live counts of a cell.
 fn live(so_far: &[&Totals], elapsed: Micros) -> String {
     let sum = |f: fn(&Totals) -> i64| so_far.iter().map(|t| f(t)).sum::<i64>();
@@ -122,7 +128,7 @@ fn live(so_far: &[&Totals], elapsed: Micros) -> String {
     let running = sum(|t| t.progress.running);
     let done = sum(|t| t.progress.done as i64);
     let failed = sum(|t| t.progress.failed as i64);
-    let spans = so_far.iter().flat_map(|t| t.jobs.values()).filter_map(|j| j.timeline.stage(Stage::EndToEnd));
+    let spans = so_far.iter().flat_map(|t| t.jobs.values()).filter_map(end_to_end);
     let p50 = median(spans).unwrap_or_else(|| "-".into());
     let elapsed = Micros(elapsed.0 / 100_000 * 100_000);
     format!(

@@ -136,8 +136,12 @@ impl Coordinator {
             State::Aborting => self.finish(),
             State::Preparing => self.abort("not every user had a session in time".into(), now),
             State::Running | State::Settling => {
-                let missing = (0..self.workers).filter(|w| !self.heard.contains(w)).count();
-                let why = format!("{missing} of {} workers gave no sign of life in time", self.workers);
+                let is_silent = |w: &u32| match self.state {
+                    State::Settling => self.received.get(w).is_none_or(|r| r.last.is_none()),
+                    _ => !self.heard.contains(w),
+                };
+                let silent = (0..self.workers).filter(is_silent).count();
+                let why = format!("{silent} of {} workers gave no sign of life in time", self.workers);
                 let mut actions = vec![self.close(Some(why.clone()))];
                 actions.extend(self.abort(why, now));
                 actions
@@ -285,7 +289,9 @@ impl Coordinator {
     fn longest(&self) -> Micros {
         let s = &self.settings;
         let cell = &self.cells[self.next];
-        let job = s.job_timeout + s.patience + s.patience + s.patience + s.patience;
+        // Beside the polling: requests that each take our patience, and pauses between tries.
+        let around = Micros(s.patience.0.saturating_mul(8) + s.poll_interval.0.saturating_mul(4));
+        let job = s.job_timeout + around;
         let jobs = match s.run_time {
             Some(run_time) => run_time + job,
             None => Micros(job.0.saturating_mul(u64::from(s.jobs_per_user))),

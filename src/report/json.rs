@@ -173,7 +173,8 @@ struct OfStage {
 impl OfStage {
     fn of(stage: &StageSummary) -> Self {
         let sample = &stage.sample;
-        let figures: [(&'static str, Option<Quantile>); 5] = [
+        let figures: [(&'static str, Option<Quantile>); 6] = [
+            ("min", sample.min()),
             ("p50", stage.quantile(0.5)),
             ("p90", stage.quantile(0.9)),
             ("p95", stage.quantile(0.95)),
@@ -183,7 +184,7 @@ impl OfStage {
         let names = |which: fn(&Quantile) -> bool| {
             figures.iter().filter(|(_, q)| q.as_ref().is_some_and(which)).map(|(name, _)| *name).collect()
         };
-        let [p50, p90, p95, p99, max] = figures.map(|(_, q)| q);
+        let [min, p50, p90, p95, p99, max] = figures.map(|(_, q)| q);
         let value = |q: Option<Quantile>| q.map(|q| q.value.as_ms());
         let side =
             |q: Option<Quantile>, side: fn(Quantile) -> Option<Micros>| q.and_then(side).map(Micros::as_ms);
@@ -192,7 +193,7 @@ impl OfStage {
             source: stage.source.as_str(),
             n: sample.count(),
             censored: sample.censored(),
-            min: sample.min().map(Micros::as_ms),
+            min: value(min),
             p50: value(p50),
             p50_low: side(p50, |q| q.low),
             p50_high: side(p50, |q| q.high),

@@ -68,8 +68,13 @@ fn bounds(job: &Job, stage: Stage) -> Option<(Span, Span)> {
     let since =
         |b: Between| Span { least: b.after.saturating_sub(sent), most: Some(b.before.saturating_sub(sent)) };
     let (begin, end) = moments(job, stage)?;
-    let end = end.map_or_else(|| Span::at_least(job.timeline.ended.saturating_sub(sent)), since);
+    let end = end.map_or_else(|| Span::at_least(unfinished(job, stage).saturating_sub(sent)), since);
     Some((since(begin), end))
+}
+
+/// Up to when the job is known to have been in a stage that it did not finish.
+fn unfinished(job: &Job, stage: Stage) -> Micros {
+    if stage.is_polled() { job.timeline.last_sure() } else { job.timeline.ended }
 }
 
 #[cfg(test)]

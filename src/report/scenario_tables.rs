@@ -50,7 +50,7 @@ pub(crate) fn stages(s: &ScenarioSummary) -> Table {
             num(said(p95)),
             num(interval(p95)),
             num(said(sample.max())),
-            some(sample.min()),
+            num(said(sample.min())),
             num(said(stage.quantile(0.9))),
             num(said(stage.quantile(0.99))),
             some(stage.mean()),

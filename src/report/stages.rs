@@ -32,7 +32,7 @@ fn row(run: &RunRecord, s: &ScenarioSummary, stage: &StageSummary) -> Vec<String
         stage.source.as_str().into(),
         sample.count().to_string(),
         sample.censored().to_string(),
-        some(sample.min()),
+        bound_ms(sample.min()),
         quantile(0.5),
         quantile(0.9),
         quantile(0.95),

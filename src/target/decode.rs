@@ -97,6 +97,15 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     })
 }
 
+/// A message with `#` for every word that holds a number of three digits or more, so that like
+/// counts with like.
+fn without_ids(message: &str) -> String {
+    let is_id = |word: &&str| word.bytes().filter(u8::is_ascii_digit).count() >= 3;
+    let words: Vec<&str> =
+        message.split_whitespace().take(30).map(|w| if is_id(&w) { "#" } else { w }).collect();
+    words.join(" ").chars().take(120).collect()
+}
+
 fn looks_like_html(body: &[u8]) -> bool {
     let start = String::from_utf8_lossy(&body[..body.len().min(256)]).trim_start().to_ascii_lowercase();
     start.starts_with("<!doctype") || start.starts_with("<html")
@@ -109,7 +118,7 @@ pub fn message(body: &[u8]) -> String {
         message: String,
     }
     match serde_json::from_slice::<Message>(body) {
-        Ok(m) => m.message.chars().take(120).collect(),
+        Ok(m) => without_ids(&m.message),
         Err(_) if looks_like_html(body) => "HTML page".into(),
         Err(_) => "no message".into(),
     }
@@ -240,6 +249,15 @@ mod tests {
         assert_eq!(tasks("MERGING_QUEUED", done), Some(JobState::MergingQueued));
         assert_eq!(state(r#"{"job_state":"UNKNOWN","message":"m"}"#), Some(JobState::Unknown));
         assert_eq!(tasks("BANANA", done), None);
+    }
+
+    #[test]
+    fn a_message_counts_with_its_like() {
+        assert_eq!(
+            message(br#"{"message": "Simulation 99999 does not exist"}"#),
+            "Simulation # does not exist"
+        );
+        assert_eq!(message(b"<html>"), "HTML page");
     }
 
     #[test]

@@ -200,6 +200,8 @@ struct Connection {
     /// `None` once the connection has ended.
     driver: Option<Driver>,
     meter: Arc<Meter>,
+    /// Bytes written and read before the call that is under way.
+    counted: (u64, u64),
 }
 
 impl Connection {
@@ -302,6 +304,12 @@ impl Client {
         let attempt = until(deadline, &mut alarm, self.attempt(call, &mut exchange)).await;
         self.alarm = Some(alarm);
         self.busy = false;
+        if let (None, Some(connection)) = (&attempt, &self.connection) {
+            // The attempt was dropped before it could count what had gone over the wire.
+            let meter = &connection.meter;
+            exchange.sent_bytes = meter.written.load(Ordering::Relaxed) - connection.counted.0;
+            exchange.wire_bytes = meter.read.load(Ordering::Relaxed) - connection.counted.1;
+        }
         let result = attempt.unwrap_or(Err(HttpErrorKind::TimedOut));
         exchange.done = Instant::now();
         match result {
@@ -334,14 +342,12 @@ impl Client {
                 self.connection = Some(Box::pin(self.connect()).await?);
             }
             let connection = self.connection.as_mut().expect("just connected");
-            let before = (
-                connection.meter.written.load(Ordering::Relaxed),
-                connection.meter.read.load(Ordering::Relaxed),
-            );
+            let meter = &connection.meter;
+            connection.counted = (meter.written.load(Ordering::Relaxed), meter.read.load(Ordering::Relaxed));
             let sent = send(connection, self.origin.as_ref(), call, exchange).await;
             let meter = &connection.meter;
-            exchange.sent_bytes += meter.written.load(Ordering::Relaxed) - before.0;
-            exchange.wire_bytes += meter.read.load(Ordering::Relaxed) - before.1;
+            exchange.sent_bytes += meter.written.load(Ordering::Relaxed) - connection.counted.0;
+            exchange.wire_bytes += meter.read.load(Ordering::Relaxed) - connection.counted.1;
             match sent {
                 Err(HttpErrorKind::Closed) if kept && call.safe => {
                     kept = false;
@@ -399,7 +405,7 @@ where
     let driver = Mutex::new(Box::pin(async move {
         let _ = connection.await;
     }) as Pin<Box<dyn Future<Output = ()> + Send>>);
-    Ok(Connection { sender, driver: Some(driver), meter })
+    Ok(Connection { sender, driver: Some(driver), meter, counted: (0, 0) })
 }
 
 async fn send(

@@ -75,7 +75,9 @@ impl Origin {
     /// When it is no `http(s)` address, carries credentials, query or fragment, cannot be
     /// resolved, or the certificates cannot be read.
     pub fn new(url: &str, ca: Option<&Path>) -> Result<Self, OriginError> {
-        let bad = |why: &str| OriginError::Bad { url: url.into(), why: why.into() };
+        // Whatever stands before an @ may be a password, in an address of whatever form.
+        let shown = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
+        let bad = |why: &str| OriginError::Bad { url: shown.clone(), why: why.into() };
         let uri: Uri = url.trim().parse().map_err(|e: hyper::http::uri::InvalidUri| bad(&e.to_string()))?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
@@ -202,6 +204,9 @@ mod tests {
     #[case("http://", "no target address")]
     #[case("http://user:secret@localhost", "credentials do not belong")]
     #[case("http://localhost/?a=b", "a query does not belong")]
+    #[case("ann:secret@yaptide:5000", "no http://")]
+    #[case("ftp://ann:secret@yaptide", "no http://")]
+    #[case("http://ann:secret@yaptide:port", "no target address")]
     fn a_bad_address_is_refused(#[case] url: &str, #[case] why: &str) {
         let said = Origin::new(url, None).unwrap_err().to_string();
         assert!(said.contains(why), "{said}");
