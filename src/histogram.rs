@@ -5,7 +5,11 @@
 //! because a run holds thousands of them (one a second, an endpoint and a cell) and each has few
 //! distinct values. Count, sum, minimum and maximum are exact.
 
-use std::{collections::BTreeMap, io::Cursor, iter::Sum};
+use std::{
+    cmp::Ordering::{Equal, Greater, Less},
+    io::Cursor,
+    iter::Sum,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::{
@@ -24,12 +28,35 @@ const DIGITS: u8 = 3;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Packed", into = "Packed")]
 pub struct Histogram {
-    /// Lowest value of each bucket in µs → how many.
-    buckets: BTreeMap<u64, u64>,
+    /// Those that counted anything, in rising order.
+    buckets: Vec<Bucket>,
     count: u64,
     sum: u64,
     min: u64,
     max: u64,
+}
+
+/// A bucket's number (16 bits) and count (48 bits) in one word, as a long run keeps millions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Bucket(u64);
+
+impl Bucket {
+    fn new(index: usize, count: u64) -> Self {
+        Self((index as u64) << 48 | count)
+    }
+
+    fn index(self) -> usize {
+        (self.0 >> 48) as usize
+    }
+
+    fn count(self) -> u64 {
+        self.0 & ((1 << 48) - 1)
+    }
+
+    /// Its lowest and highest value.
+    fn bounds(self) -> (u64, u64) {
+        bounds(lowest(self.index()))
+    }
 }
 
 /// A histogram being taken down where every request passes by: it counts fast and answers nothing.
@@ -63,7 +90,8 @@ impl Tally {
         let Self { counts, exact } = self;
         let from = index(exact.min);
         let counted = counts.into_iter().enumerate().skip(from).filter(|(_, n)| *n > 0);
-        let buckets = counted.map(|(at, n)| (lowest(at), u64::from(n))).collect();
+        let mut buckets: Vec<_> = counted.map(|(at, n)| Bucket::new(at, n.into())).collect();
+        buckets.shrink_to_fit();
         Histogram { buckets, ..exact }
     }
 }
@@ -88,7 +116,11 @@ impl Histogram {
     /// Counts one duration; zero counts as 1 µs, more than an hour as an hour.
     pub fn record(&mut self, value: Micros) {
         let us = value.0.clamp(1, HIGHEST.0);
-        *self.buckets.entry(bucket(us).0).or_default() += 1;
+        let at = index(us);
+        match self.buckets.binary_search_by_key(&at, |b| b.index()) {
+            Ok(i) => self.buckets[i].0 += 1,
+            Err(i) => self.buckets.insert(i, Bucket::new(at, 1)),
+        }
         self.count_exactly(us);
     }
 
@@ -104,15 +136,7 @@ impl Histogram {
         if other.count == 0 {
             return;
         }
-        if other.buckets.len() * 4 < self.buckets.len() {
-            for (&low, &n) in &other.buckets {
-                *self.buckets.entry(low).or_default() += n;
-            }
-        } else {
-            // Two rising lists of like length: one walk and a map built in order beat a search
-            // for each bucket about threefold.
-            self.buckets = zipped(&self.buckets, &other.buckets).collect();
-        }
+        self.buckets = added(&self.buckets, &other.buckets);
         self.min = if self.count == 0 { other.min } else { self.min.min(other.min) };
         self.max = self.max.max(other.max);
         self.sum += other.sum;
@@ -150,10 +174,10 @@ impl Histogram {
     pub fn quantile(&self, q: f64) -> Micros {
         let rank = ((q.clamp(0.0, 1.0) * self.count as f64 - 1e-9).ceil() as u64).max(1);
         let mut seen = 0;
-        for (&low, &n) in &self.buckets {
-            seen += n;
+        for bucket in &self.buckets {
+            seen += bucket.count();
             if seen >= rank {
-                return Micros(bucket(low).1.clamp(self.min, self.max));
+                return Micros(bucket.bounds().1.clamp(self.min, self.max));
             }
         }
         Micros(self.max)
@@ -161,21 +185,21 @@ impl Histogram {
 
     /// How many counts lie in buckets up to and including the one of `value`.
     pub fn count_up_to(&self, value: Micros) -> u64 {
-        let low = bucket(value.0.clamp(1, HIGHEST.0)).0;
-        self.buckets.range(..=low).map(|(_, n)| n).sum()
+        let last = index(value.0.clamp(1, HIGHEST.0));
+        self.buckets.iter().take_while(|b| b.index() <= last).map(|b| b.count()).sum()
     }
 
     /// `(upper end of bucket, count)` in rising order.
     pub fn iter(&self) -> impl Iterator<Item = (Micros, u64)> + '_ {
-        self.buckets.iter().map(|(&low, &n)| (Micros(bucket(low).1), n))
+        self.buckets.iter().map(|b| (Micros(b.bounds().1), b.count()))
     }
 
     /// The same histogram in the reference implementation, for its serializers.
     pub fn to_dense(&self) -> Dense<u64> {
         let mut dense = Dense::new_with_bounds(1, HIGHEST.0, DIGITS)
             .expect("1 µs to 1 h with 3 digits is a valid layout");
-        for (&low, &n) in &self.buckets {
-            dense.saturating_record_n(low, n);
+        for bucket in &self.buckets {
+            dense.saturating_record_n(bucket.bounds().0, bucket.count());
         }
         dense
     }
@@ -185,55 +209,51 @@ impl Histogram {
 impl<'a> Sum<&'a Histogram> for Histogram {
     fn sum<I: Iterator<Item = &'a Self>>(all: I) -> Self {
         let mut total = Self::default();
-        let mut buckets: Vec<(u64, u64)> = Vec::new();
+        let mut buckets: Vec<Bucket> = Vec::new();
         for h in all.filter(|h| h.count > 0) {
             total.min = if total.count == 0 { h.min } else { total.min.min(h.min) };
             total.max = total.max.max(h.max);
             total.sum += h.sum;
             total.count += h.count;
-            buckets.extend(h.buckets.iter().map(|(low, n)| (*low, *n)));
+            buckets.extend(&h.buckets);
         }
         // Rising runs, one a histogram: the stable sort finds and merges them.
-        buckets.sort_by_key(|(low, _)| *low);
+        buckets.sort_by_key(|b| b.index());
         buckets.dedup_by(|next, kept| {
-            let is_same = next.0 == kept.0;
+            let is_same = next.index() == kept.index();
             if is_same {
-                kept.1 += next.1;
+                *kept = Bucket(kept.0 + next.count());
             }
             is_same
         });
-        total.buckets = buckets.into_iter().collect();
+        buckets.shrink_to_fit();
+        total.buckets = buckets;
         total
     }
 }
 
 /// The lowest and highest value that fall into the bucket of `us`, as HdrHistogram draws them for
 /// 3 digits: 2048 buckets of 1 µs, then 1024 for each doubling.
-fn bucket(us: u64) -> (u64, u64) {
+fn bounds(us: u64) -> (u64, u64) {
     let shift = shift(us);
     let low = us >> shift << shift;
     (low, low + (1 << shift) - 1)
 }
 
-/// The buckets of both in rising order, counts of like ones added.
-fn zipped<'a>(
-    ours: &'a BTreeMap<u64, u64>,
-    theirs: &'a BTreeMap<u64, u64>,
-) -> impl Iterator<Item = (u64, u64)> + 'a {
-    let (mut ours, mut theirs) = (ours.iter().peekable(), theirs.iter().peekable());
-    std::iter::from_fn(move || {
-        let low = match (ours.peek(), theirs.peek()) {
-            (Some((a, _)), Some((b, _))) => **a.min(b),
-            (Some((low, _)), None) | (None, Some((low, _))) => **low,
-            (None, None) => return None,
-        };
-        let n = [&mut ours, &mut theirs]
-            .into_iter()
-            .filter_map(|side| side.next_if(|(at, _)| **at == low))
-            .map(|(_, n)| n)
-            .sum();
-        Some((low, n))
-    })
+/// The buckets of two histograms together.
+fn added(a: &[Bucket], b: &[Bucket]) -> Vec<Bucket> {
+    let mut sum = Vec::with_capacity(a.len() + b.len());
+    let (mut a, mut b) = (a.iter().copied().peekable(), b.iter().copied().peekable());
+    while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+        sum.extend(match x.index().cmp(&y.index()) {
+            Less => a.next(),
+            Greater => b.next(),
+            Equal => a.next().zip(b.next()).map(|(x, y)| Bucket(x.0 + y.count())),
+        });
+    }
+    sum.extend(a.chain(b));
+    sum.shrink_to_fit();
+    sum
 }
 
 /// How many binary digits of `us` its bucket does not tell apart.
@@ -276,11 +296,16 @@ impl TryFrom<Packed> for Histogram {
         let dense: Dense<u64> = Deserializer::new()
             .deserialize(&mut Cursor::new(payload))
             .map_err(|e| Damaged(format!("{e:?}")))?;
+        if packed.n >= 1 << 48 {
+            return Err(Damaged(format!("{} values are more than a run can hold", packed.n)));
+        }
         if dense.len() != packed.n {
             return Err(Damaged(format!("{} values where {} were said", dense.len(), packed.n)));
         }
-        let buckets =
-            dense.iter_recorded().map(|v| (bucket(v.value_iterated_to()).0, v.count_at_value())).collect();
+        let buckets = dense
+            .iter_recorded()
+            .map(|v| Bucket::new(index(v.value_iterated_to()), v.count_at_value()))
+            .collect();
         let Packed { n, sum, min, max, .. } = packed;
         Ok(Self { buckets, count: n, sum, min, max })
     }
@@ -302,7 +327,7 @@ mod tests {
         #[test]
         fn buckets_are_those_of_the_reference(us in 1u64..=HIGHEST.0) {
             let dense = Histogram::default().to_dense();
-            prop_assert_eq!(bucket(us), (dense.lowest_equivalent(us), dense.highest_equivalent(us)));
+            prop_assert_eq!(bounds(us), (dense.lowest_equivalent(us), dense.highest_equivalent(us)));
         }
 
         #[test]
@@ -314,8 +339,8 @@ mod tests {
 
         #[test]
         fn buckets_are_numbered_without_gaps(us in 1u64..HIGHEST.0) {
-            prop_assert_eq!(lowest(index(us)), bucket(us).0);
-            prop_assert_eq!(index(bucket(us).1 + 1), index(us) + 1);
+            prop_assert_eq!(lowest(index(us)), bounds(us).0);
+            prop_assert_eq!(index(bounds(us).1 + 1), index(us) + 1);
         }
 
         #[test]
