@@ -67,6 +67,7 @@ pub(super) async fn fetch(turn: &mut Turn<'_>, followed: &mut Followed) -> JobOu
                     Err(_) => broken("the check was cut short"),
                 };
             }
+            Err(Problem { status: Some(200), what }) => return broken(&what),
             Err(Problem { status: Some(404), what }) => return broken(&format!("missing, {what}")),
             Err(Problem { what, .. }) => last = what,
         }

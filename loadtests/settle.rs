@@ -61,19 +61,19 @@ async fn quiet_the_rest(turn: &mut Turn<'_>, view: &mut TargetView) {
     let open = view.listed.iter().filter(|(_, row)| row.end_time.is_none());
     let open: Vec<String> = open.map(|(id, _)| id.clone()).collect();
     for id in open {
-        // Asked once before it is canceled: a FAILED or CANCELED job has no end time either.
-        if still_going(turn, &id, Instant::now()).await.is_none() || view.unfinished.contains_key(&id) {
+        // A FAILED or CANCELED job has no end time either, and what gives no state can be given none.
+        let state = still_going(turn, &id, Instant::now()).await.and_then(|s| JobState::parse(&s));
+        if state.is_none() || view.unfinished.contains_key(&id) {
             continue;
         }
-        let canceled = cancel::cancel(turn, &id).await;
-        if let (Some(state), false) = (still_going(turn, &id, deadline).await, is_over(&canceled)) {
+        if let Cancel::TooLate(_) = cancel::cancel(turn, &id).await {
+            // It ended meanwhile, or is UNKNOWN: a row without tasks, which does nothing.
+            continue;
+        }
+        if let Some(state) = still_going(turn, &id, deadline).await {
             view.unfinished.insert(id, state);
         }
     }
-}
-
-fn is_over(canceled: &Cancel) -> bool {
-    matches!(canceled, Cancel::TooLate(state) if JobState::parse(state).is_some_and(JobState::is_terminal))
 }
 
 /// The state of a job that has not become terminal in time; `None` when it has, or is gone.

@@ -22,7 +22,7 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 #[case::job_timeout("--job-timeout soon", &["--job-timeout", "30s"])]
 #[case::no_run_time("--run-time 0", &["--run-time", "longer"])]
 #[case::run_time_and_count("--run-time 5s --jobs-per-user 3", &["--run-time", "--jobs-per-user"])]
-#[case::spawn_rate("--spawn-rate 0", &["--spawn-rate", "above 0"])]
+#[case::spawn_rate("--spawn-rate 0", &["--spawn-rate", "0.001"])]
 #[case::label("--label a/b", &["--label", "letters"])]
 #[case::threshold_upside_down("--threshold job.p95>3s", &["--threshold", "job.p95>3s", "FIGURE<LIMIT"])]
 #[case::threshold_without_unit("--threshold job.p95<3", &["--threshold", "500ms"])]

@@ -134,7 +134,7 @@ async fn keys_void_after() {
 
 #[tokio::test]
 async fn refuse_cuts_a_window_and_kills_the_tasks_in_it() {
-    let stand_in = with_bugs(&["refuse=600ms..900ms"]);
+    let stand_in = with_bugs(&["refuse=2s..2300ms"]);
     let client = Client::logged_in(&stand_in).await;
     let begun = Instant::now();
     let mut jobs = Vec::new();
