@@ -35,7 +35,7 @@ pub fn report(args: &ReportArgs, out: &mut Out) -> Result<Exit, Failure> {
     let folder =
         if args.run.is_dir() { args.run.as_path() } else { args.run.parent().unwrap_or(Path::new(".")) };
     let paper = Paper::of(&run);
-    write(&paper, folder, None, None).map_err(Failure::runtime)?;
+    write(&paper, folder).map_err(Failure::runtime)?;
     print(&paper, folder, args.json, out).map_err(Failure::runtime)?;
     Ok(Exit::Pass)
 }
@@ -49,23 +49,32 @@ pub(super) fn exit_of(run: &RunRecord) -> Exit {
     }
 }
 
-/// Writes all reports, and copies where they were asked for.
-pub(super) fn write(paper: &Paper<'_>, folder: &Path, csv: Option<&Path>, html: Option<&Path>) -> Result<()> {
+/// Writes all reports.
+pub(super) fn write(paper: &Paper<'_>, folder: &Path) -> Result<()> {
     paper.write_all(folder)?;
+    Ok(())
+}
+
+/// Copies reports to where they were asked for besides.
+pub(super) fn copy(paper: &Paper<'_>, folder: &Path, csv: Option<&Path>, html: Option<&Path>) -> Result<()> {
     if let Some(file) = html {
-        copy(&folder.join(Format::Html.path("")), file, "--html")?;
+        copy_one(&folder.join(Format::Html.path("")), file, "--html")?;
     }
     if let (Some(prefix), Some(scenario)) = (csv, paper.scenarios.first()) {
         for (format, name) in LOCUST {
             let mut file = prefix.as_os_str().to_owned();
             file.push(format!("_{name}.csv"));
-            copy(&folder.join(format.path(scenario.scenario.id.as_str())), &PathBuf::from(file), "--csv")?;
+            copy_one(
+                &folder.join(format.path(scenario.scenario.id.as_str())),
+                &PathBuf::from(file),
+                "--csv",
+            )?;
         }
     }
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path, flag: &str) -> Result<()> {
+fn copy_one(from: &Path, to: &Path, flag: &str) -> Result<()> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).with_context(|| format!("{flag} {}", to.display()))?;
     }

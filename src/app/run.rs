@@ -24,7 +24,7 @@ use crate::{
     scenario::{FaultMode, Matrix, Scenario},
     standin::{Config, StandIn},
     target::{Origin, Sockets, origin::OriginError},
-    verdict::Exit,
+    verdict::{Exit, Verdict},
 };
 
 /// Environment variable of the password.
@@ -58,13 +58,20 @@ pub async fn run(
             for folder in folder.ancestors().take(2) {
                 let _ = fs::remove_dir(folder);
             }
-            return Err(Failure::runtime(error));
+            let failure = Failure::runtime(error);
+            if !args.json {
+                let code = failure.exit.code();
+                // It is on stderr too; a reader of stdout that has gone away misses nothing more.
+                let _ = writeln!(out, "RESULT: {} {failure} (exit {code})", Verdict::Fail);
+            }
+            return Err(failure);
         }
     };
     folder::point_latest_at(&args.out, &folder);
     let paper = Paper::of(&run);
-    report::write(&paper, &folder, args.csv.as_deref(), args.html.as_deref()).map_err(Failure::runtime)?;
+    report::write(&paper, &folder).map_err(Failure::runtime)?;
     report::print(&paper, &folder, args.json, out).map_err(Failure::runtime)?;
+    report::copy(&paper, &folder, args.csv.as_deref(), args.html.as_deref()).map_err(Failure::runtime)?;
     Ok(report::exit_of(&run))
 }
 

@@ -321,7 +321,15 @@ impl Ended {
         for word in words {
             assert!(line.contains(word), "{word:?} is not in: {line}");
         }
-        assert_eq!(self.out, "");
+        // A run that had begun ends with its result on stdout; a mistake says nothing there.
+        match self.code {
+            Some(1) => assert!(
+                self.out.starts_with("RESULT: FAIL ") && self.out.lines().count() == 1,
+                "{}",
+                self.out
+            ),
+            _ => assert_eq!(self.out, ""),
+        }
         self
     }
 
