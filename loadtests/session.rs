@@ -137,29 +137,24 @@ impl Turn<'_> {
         let account = match (&self.user.kit.accounts, before) {
             (Shared(account), _) => account.clone(),
             (Registered { .. }, Some(account)) => account,
-            (Registered { prefix }, None) => {
-                let account = Account {
-                    username: format!("{prefix}-{}", self.user.slot()),
-                    password: format!("{:032x}", rand::rng().random::<u128>()),
-                };
-                account
-            }
+            (Registered { prefix }, None) => Account {
+                username: format!("{prefix}-{}", self.user.slot()),
+                password: format!("{:032x}", rand::rng().random::<u128>()),
+            },
         };
-        self.user.account = Some(account.clone());
-        if matches!(self.user.kit.accounts, Shared(_)) {
-            return Ok(());
-        }
-        let registered = self.call(Endpoint::Register, "", credentials(&account), 201, |_| Ok(())).await;
-        match registered {
-            // Its name is ours alone: a try before this one has made it, and only its answer was lost.
-            Err(Problem { status: Some(403), .. }) if again => Ok(()),
-            Err(problem) => {
-                self.user.account = None;
-                self.user.lost_registration = Some(account);
-                Err(problem)
+        if matches!(self.user.kit.accounts, Registered { .. }) {
+            match self.call(Endpoint::Register, "", credentials(&account), 201, |_| Ok(())).await {
+                Ok(_) => {}
+                // Its name is ours alone: a try before this one made it, and only its answer was lost.
+                Err(Problem { status: Some(403), .. }) if again => {}
+                Err(problem) => {
+                    self.user.lost_registration = Some(account);
+                    return Err(problem);
+                }
             }
-            Ok(_) => Ok(()),
         }
+        self.user.account = Some(account);
+        Ok(())
     }
 
     async fn log_in(&mut self) -> Result<(), Problem> {
