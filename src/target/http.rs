@@ -11,11 +11,8 @@ use std::{
     io,
     mem::replace,
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll},
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
     time::Duration,
 };
 
@@ -24,18 +21,20 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response,
     body::Incoming,
-    client::conn::http1,
     header::{self, HeaderMap, HeaderValue},
     http::uri::InvalidUri,
 };
-use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::origin::Origin;
+pub use super::meter::Sockets;
+use super::{
+    connection::{Connection, handshake},
+    meter::{Meter, Metered},
+    origin::Origin,
+};
 
 /// The largest body that is read, so that a target gone mad does not take the generator with it.
 const LARGEST_BODY: usize = 1 << 30;
@@ -115,128 +114,6 @@ pub enum HttpErrorKind {
     /// No complete answer in time.
     #[error("timed out")]
     TimedOut,
-}
-
-/// Counts open sockets over many clients.
-#[derive(Debug, Default)]
-pub struct Sockets {
-    open: AtomicU64,
-    peak: AtomicU64,
-}
-
-impl Sockets {
-    /// The most that were open at once since the last call.
-    pub fn take_peak(&self) -> u64 {
-        self.peak.swap(self.open.load(Ordering::Relaxed), Ordering::Relaxed)
-    }
-}
-
-/// Bytes through one socket, and its place in the count of open ones.
-struct Meter {
-    read: AtomicU64,
-    written: AtomicU64,
-    sockets: Arc<Sockets>,
-}
-
-impl Meter {
-    fn new(sockets: Arc<Sockets>) -> Arc<Self> {
-        let open = sockets.open.fetch_add(1, Ordering::Relaxed) + 1;
-        sockets.peak.fetch_max(open, Ordering::Relaxed);
-        Arc::new(Self { read: AtomicU64::new(0), written: AtomicU64::new(0), sockets })
-    }
-}
-
-impl Drop for Meter {
-    fn drop(&mut self) {
-        self.sockets.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A socket with a meter.
-struct Metered {
-    socket: TcpStream,
-    meter: Arc<Meter>,
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
-        self.meter.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        polled
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
-        if let Poll::Ready(Ok(n)) = polled {
-            self.meter.written.fetch_add(n as u64, Ordering::Relaxed);
-        }
-        polled
-    }
-
-    // No vectored writes: requests are small, and copied into one buffer they cost the kernel less.
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-}
-
-/// In a lock only to be `Sync`, which a Goose user must be; it is never locked.
-type Driver = Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>;
-
-/// An open connection and the future that moves its bytes.
-struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    /// `None` once the connection has ended.
-    driver: Option<Driver>,
-    meter: Arc<Meter>,
-    /// Bytes written and read before the call that is under way.
-    counted: (u64, u64),
-}
-
-impl Connection {
-    /// Runs `work` and the connection together until `work` is done.
-    async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        let mut woken = false;
-        poll_fn(|cx| {
-            // Once it waits, only the connection can bring it on.
-            if !replace(&mut woken, true)
-                && let Poll::Ready(done) = work.as_mut().poll(cx)
-            {
-                return Poll::Ready(done);
-            }
-            if driver.as_mut().is_some_and(|d| unlocked(d).as_mut().poll(cx).is_ready()) {
-                *driver = None;
-            }
-            work.as_mut().poll(cx)
-        })
-        .await
-    }
-
-    /// Whether it takes another request. A call that cannot be sent twice wants to be `sure` that
-    /// the peer has kept it open, which costs a turn of the scheduler.
-    async fn is_open(&mut self, sure: bool) -> bool {
-        let Self { sender, driver, .. } = self;
-        Self::drive(driver, async {
-            if sure {
-                // One turn for the driver to see an end of stream, one to be ready.
-                tokio::task::yield_now().await;
-            }
-            sender.ready().await.is_ok() && !sender.is_closed()
-        })
-        .await
-    }
 }
 
 /// One user's way to the target: at most one connection, opened when needed and kept while the
@@ -366,6 +243,7 @@ impl Client {
 
     async fn connect(&self) -> Result<Connection, HttpErrorKind> {
         let failed = |e: io::Error| HttpErrorKind::Connect(io_text(&e));
+        let refused = |e: hyper::Error| HttpErrorKind::Connect(e.to_string());
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for (index, addr) in self.origin.addrs() {
             let socket = match TcpStream::connect(addr).await {
@@ -380,32 +258,15 @@ impl Client {
             let meter = Meter::new(Arc::clone(&self.sockets));
             let metered = Metered { socket, meter: Arc::clone(&meter) };
             return match &self.origin.tls {
-                None => handshake(metered, meter).await,
+                None => handshake(metered, meter).await.map_err(refused),
                 Some((tls, name)) => {
                     let stream = tls.connect(name.clone(), metered).await.map_err(failed)?;
-                    handshake(stream, meter).await
+                    handshake(stream, meter).await.map_err(refused)
                 }
             };
         }
         Err(failed(last))
     }
-}
-
-fn unlocked<T>(lock: &mut Mutex<T>) -> &mut T {
-    lock.get_mut().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn handshake<S>(stream: S, meter: Arc<Meter>) -> Result<Connection, HttpErrorKind>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|e| HttpErrorKind::Connect(e.to_string()))?;
-    // Its error reaches the caller through the sender.
-    let driver = Mutex::new(Box::pin(async move {
-        let _ = connection.await;
-    }) as Pin<Box<dyn Future<Output = ()> + Send>>);
-    Ok(Connection { sender, driver: Some(driver), meter, counted: (0, 0) })
 }
 
 async fn send(

@@ -3,9 +3,11 @@
 //!
 //! Nothing here decides what to send when; that is `loadtests`.
 
+mod connection;
 pub mod decode;
 pub mod endpoint;
 pub mod http;
+mod meter;
 pub mod origin;
 mod trust;
 
