@@ -1,11 +1,9 @@
 //! One job from its submit to its outcome.
 
-use std::collections::BTreeSet;
-
 use super::{cancel, fetch, poll, submit, turn::Turn};
 use crate::{
     snapshot::{Cancel, Job, JobKey},
-    timeline::{JobOutcome, JobState, JobTimeline},
+    timeline::{JobOutcome, JobState},
 };
 
 /// How a job looks while it is followed.
@@ -18,21 +16,8 @@ pub(super) struct Followed {
 /// Submits a job, follows it to an outcome, and takes it down. A job that is given up is canceled.
 pub(super) async fn carry_through(turn: &mut Turn<'_>, key: JobKey) {
     let title = turn.run.title(key);
-    let mut followed = Followed {
-        job: Job {
-            worker: turn.run.share.worker,
-            job_id: None,
-            title,
-            outcome: JobOutcome::Lost,
-            timeline: JobTimeline::default(),
-            submit_bytes: 0,
-            results: None,
-            backwards: Vec::new(),
-            unknown_states: BTreeSet::new(),
-            cancel: None,
-        },
-        id: String::new(),
-    };
+    let mut followed =
+        Followed { job: Job::new(turn.run.share.worker, title, JobOutcome::Lost), id: String::new() };
     let outcome = match submit::submit(turn, &mut followed).await {
         Err(outcome) => outcome,
         Ok(()) => match poll::to_the_end(turn, &mut followed).await {

@@ -245,22 +245,11 @@ mod tests {
     use super::*;
     use crate::{
         snapshot::{JobKey, Listed, Results},
-        timeline::{Clocked, JobTimeline},
+        timeline::Clocked,
     };
 
     fn job(id: &str, outcome: JobOutcome) -> Job {
-        Job {
-            worker: 0,
-            job_id: Some(id.into()),
-            title: id.into(),
-            outcome,
-            timeline: JobTimeline::default(),
-            submit_bytes: 0,
-            results: None,
-            backwards: Vec::new(),
-            unknown_states: Default::default(),
-            cancel: Some(Cancel::Done),
-        }
+        Job { job_id: Some(id.into()), cancel: Some(Cancel::Done), ..Job::new(0, id.into(), outcome) }
     }
 
     fn found(jobs: Vec<Job>, ended: &[&str]) -> Vec<(Kind, u64)> {

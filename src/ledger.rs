@@ -94,24 +94,10 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        snapshot::{Job, JobKey, Listed},
-        timeline::JobTimeline,
-    };
+    use crate::snapshot::{Job, JobKey, Listed};
 
     fn job(id: Option<&str>, title: &str, outcome: JobOutcome) -> Job {
-        Job {
-            worker: 0,
-            job_id: id.map(Into::into),
-            title: title.into(),
-            outcome,
-            timeline: JobTimeline::default(),
-            submit_bytes: 0,
-            results: None,
-            backwards: Vec::new(),
-            unknown_states: BTreeSet::new(),
-            cancel: None,
-        }
+        Job { job_id: id.map(Into::into), ..Job::new(0, title.into(), outcome) }
     }
 
     fn totals(jobs: Vec<Job>, listed: &[(&str, &str)]) -> Totals {

@@ -179,6 +179,24 @@ pub struct Job {
     pub cancel: Option<Cancel>,
 }
 
+impl Job {
+    /// A job of which nothing is known yet but how it will be counted.
+    pub fn new(worker: u32, title: String, outcome: JobOutcome) -> Self {
+        Self {
+            worker,
+            job_id: None,
+            title,
+            outcome,
+            timeline: JobTimeline::default(),
+            submit_bytes: 0,
+            results: None,
+            backwards: Vec::new(),
+            unknown_states: BTreeSet::new(),
+            cancel: None,
+        }
+    }
+}
+
 /// The target's answer to a cancel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -415,16 +433,9 @@ mod tests {
             }
             for (user, nth) in jobs {
                 let job = Job {
-                    worker: 0,
                     job_id: Some(format!("{user}-{nth}")),
-                    title: format!("t{user}-{nth}"),
-                    outcome: JobOutcome::Fetched,
-                    timeline: JobTimeline::default(),
                     submit_bytes: u64::from(user),
-                    results: None,
-                    backwards: Vec::new(),
-                    unknown_states: BTreeSet::new(),
-                    cancel: None,
+                    ..Job::new(0, format!("t{user}-{nth}"), JobOutcome::Fetched)
                 };
                 t.progress.submitted += 1;
                 t.jobs.insert(JobKey { user, nth }, job);

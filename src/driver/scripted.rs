@@ -128,16 +128,11 @@ impl Script {
         }
         timeline.ended = recorder.offset(Instant::now());
         Job {
-            worker: run.share.worker,
             job_id: Some(format!("job-{}-{}", run.share.cell.index, key.user)),
-            title: run.title(key),
-            outcome,
             timeline,
             submit_bytes: 10,
             results,
-            backwards: Vec::new(),
-            unknown_states: Default::default(),
-            cancel: None,
+            ..Job::new(run.share.worker, run.title(key), outcome)
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     snapshot::{
         Cancel, ErrorKey, ErrorStats, Job, JobKey, Listed, Phase, RequestKey, RequestStats, Results, Totals,
     },
-    timeline::{Clocked, JobOutcome, JobState, JobTimeline},
+    timeline::{Clocked, JobOutcome, JobState},
 };
 
 /// What becomes of a job.
@@ -273,16 +273,9 @@ impl Measuring {
         let title = format!("{}-{}-{}-{}", cell.scenario, cell.repetition, key.user, key.nth);
         let id = format!("job-{:08x}-{}-{}", cell.seed as u32, key.user, key.nth);
         let mut job = Job {
-            worker: key.user % 2,
             job_id: Some(id.clone()),
-            title: title.clone(),
-            outcome: JobOutcome::Fetched,
-            timeline: JobTimeline::default(),
             submit_bytes: 4_817,
-            results: None,
-            backwards: Vec::new(),
-            unknown_states: Default::default(),
-            cancel: None,
+            ..Job::new(key.user % 2, title.clone(), JobOutcome::Fetched)
         };
         self.totals.progress.submitted += 1;
         self.totals.series.at(Micros(at)).jobs_change += 1;
