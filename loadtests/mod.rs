@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::{
     driver::{CellRun, Flow},
+    plan::CellKind,
     recorder::Recorder,
     snapshot::{JobKey, Phase},
 };
@@ -55,6 +56,7 @@ pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>)
     turn.begin(begin);
     for nth in 0.. {
         let more = match run.settings.run_time {
+            _ if run.share.cell.kind == CellKind::WarmUp => nth == 0,
             Some(run_time) => Instant::now() < t0 + Duration::from(run_time),
             None => nth < run.settings.jobs_per_user,
         };

@@ -25,6 +25,8 @@ const QUIET_WITHIN: Duration = Duration::from_secs(10);
 const PAGE: u64 = 100;
 /// A page of the list that cannot be read is asked for this often.
 const TRIES: u32 = 3;
+/// A list longer than this is not read to its end: its target counts wrongly.
+const MOST_PAGES: u64 = 10_000;
 /// Pages without a job of ours after which the rest is older than the cell.
 const FOREIGN_PAGES: u32 = 2;
 
@@ -110,6 +112,7 @@ async fn read_list(turn: &mut Turn<'_>, view: &mut TargetView) -> Result<(), Pro
         let query = format!("page_size={PAGE}&page_idx={index}&order_by=start_time&order_type=descend");
         let page = read_page(turn, &query).await?;
         let mut ours = false;
+        let page_has_rows = !page.simulations.is_empty();
         for row in page.simulations {
             let title = row.title.unwrap_or_default();
             ours |= title.starts_with(&run_tag);
@@ -118,7 +121,8 @@ async fn read_list(turn: &mut Turn<'_>, view: &mut TargetView) -> Result<(), Pro
             }
         }
         foreign = if ours { 0 } else { foreign + 1 };
-        if index >= page.page_count || foreign >= FOREIGN_PAGES {
+        let more = page_has_rows && index < page.page_count && index < MOST_PAGES;
+        if !more || foreign >= FOREIGN_PAGES || turn.run.stop.is_cancelled() {
             break;
         }
     }

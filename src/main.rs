@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     os::fd::AsFd,
     process::ExitCode,
 };
@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        // A log that nobody reads any more is no reason to end a run.
+        .log_internal_errors(false)
         .init();
     let outcome = own_stdout()
         .and_then(|out| Ok((out, tokio::runtime::Builder::new_current_thread().enable_all().build()?)))
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {
-            eprintln!("springtide: {failure}");
+            complain(format_args!("springtide: {failure}"));
             ExitCode::from(failure.exit.code())
         }
     }
@@ -54,13 +56,13 @@ fn read() -> Result<Cli, ExitCode> {
         Ok(text) => Some(text),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => {
-            eprintln!("springtide: {}: {e}", cli::CONFIG_FILE);
+            complain(format_args!("springtide: {}: {e}", cli::CONFIG_FILE));
             return Err(usage);
         }
     };
     cli::parse(std::env::args_os(), config.as_deref()).map_err(|error| {
         if error.use_stderr() {
-            eprintln!("{}", cli::one_line(&error));
+            complain(format_args!("{}", cli::one_line(&error)));
             usage
         } else {
             // Help or version; a closed pipe is no reason to complain.
@@ -68,6 +70,11 @@ fn read() -> Result<Cli, ExitCode> {
             ExitCode::SUCCESS
         }
     })
+}
+
+/// Says what went wrong. Where stderr is closed or full, the exit code has to say it alone.
+fn complain(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 async fn act(cli: Cli, mut out: Out) -> Result<Exit, Failure> {

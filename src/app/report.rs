@@ -45,6 +45,8 @@ pub(super) fn exit_of(run: &RunRecord) -> Exit {
     match run.stopped.as_deref() {
         Some(INTERRUPTED) => Exit::Interrupted,
         Some(TERMINATED) => Exit::Terminated,
+        // A run that was killed was never judged.
+        _ if run.verdict.is_none() => Exit::Invalid,
         _ => Exit::of(run.all_checks()),
     }
 }

@@ -194,7 +194,9 @@ impl Coordinator {
                             actions.extend(self.finish());
                         }
                         None => {
-                            self.enter(State::Resting, now + self.settings.cool_down);
+                            let is_last = self.next == self.cells.len();
+                            let rest = if is_last { Micros::ZERO } else { self.settings.cool_down };
+                            self.enter(State::Resting, now + rest);
                             actions.extend(self.on_tick(now));
                         }
                     }

@@ -42,7 +42,7 @@ impl Cell {
         match self {
             Self::Text(s) | Self::Number(s) => escape_markdown(s),
             Self::Code(s) if s.contains('`') => escape_markdown(s),
-            Self::Code(s) => format!("`{}`", s.replace('\n', " ").replace('|', "\\|")),
+            Self::Code(s) => format!("`{}`", one_line(s).replace('|', "\\|")),
             Self::Verdict(v) => format!("**{v}**"),
         }
     }

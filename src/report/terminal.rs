@@ -80,9 +80,9 @@ fn outcomes(s: &ScenarioSummary) -> String {
 fn findings(run: &RunRecord) -> String {
     let mut out = String::new();
     for f in fold::findings(run) {
-        let _ = writeln!(out, "  {}  {}×  {}", f.scenario, f.count, f.kind);
+        let _ = writeln!(out, "  {}  {}×  {}", f.scenario, f.count, one_line(&f.kind.to_string()));
         if let (false, Some(example)) = (f.kind.is_about_us(), f.examples.first()) {
-            let _ = writeln!(out, "      such as {example}");
+            let _ = writeln!(out, "      such as {}", one_line(example));
         }
     }
     out

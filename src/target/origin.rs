@@ -101,6 +101,10 @@ impl Origin {
             return Err(bad("no host"));
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let has_port = authority.as_str().len() > host.len();
+        if has_port && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(bad("its port is no number from 1 to 65535"));
+        }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let addrs: Vec<SocketAddr> = (bare, port)
             .to_socket_addrs()
@@ -204,6 +208,9 @@ mod tests {
     #[case("http://", "no target address")]
     #[case("http://user:secret@localhost", "credentials do not belong")]
     #[case("http://localhost/?a=b", "a query does not belong")]
+    #[case("http://localhost:99999", "port")]
+    #[case("http://localhost:", "port")]
+    #[case("http://localhost:0", "port")]
     #[case("ann:secret@yaptide:5000", "no http://")]
     #[case("ftp://ann:secret@yaptide", "no http://")]
     #[case("http://ann:secret@yaptide:port", "no target address")]
@@ -211,6 +218,13 @@ mod tests {
         let said = Origin::new(url, None).unwrap_err().to_string();
         assert!(said.contains(why), "{said}");
         assert!(!said.contains("secret"), "{said}");
+    }
+
+    #[test]
+    fn an_ipv6_address_is_no_port() {
+        for url in ["http://[::1]", "http://[::1]:5000"] {
+            assert_eq!(Origin::new(url, None).unwrap().url(), url);
+        }
     }
 
     #[test]
