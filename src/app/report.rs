@@ -35,7 +35,7 @@ pub fn report(args: &ReportArgs, out: &mut Out) -> Result<Exit, Failure> {
     let folder =
         if args.run.is_dir() { args.run.as_path() } else { args.run.parent().unwrap_or(Path::new(".")) };
     let paper = Paper::of(&run);
-    write(&paper, folder).map_err(Failure::runtime)?;
+    paper.write_all(folder).map_err(Failure::runtime)?;
     print(&paper, folder, args.json, out).map_err(Failure::runtime)?;
     Ok(Exit::Pass)
 }
@@ -49,12 +49,6 @@ pub(super) fn exit_of(run: &RunRecord) -> Exit {
         _ if run.verdict.is_none() => Exit::Invalid,
         _ => Exit::of(run.all_checks()),
     }
-}
-
-/// Writes all reports.
-pub(super) fn write(paper: &Paper<'_>, folder: &Path) -> Result<()> {
-    paper.write_all(folder)?;
-    Ok(())
 }
 
 /// Copies reports to where they were asked for besides.

@@ -69,7 +69,7 @@ pub async fn run(
     };
     folder::point_latest_at(&args.out, &folder);
     let paper = Paper::of(&run);
-    report::write(&paper, &folder).map_err(Failure::runtime)?;
+    paper.write_all(&folder).map_err(Failure::runtime)?;
     report::print(&paper, &folder, args.json, out).map_err(Failure::runtime)?;
     report::copy(&paper, &folder, args.csv.as_deref(), args.html.as_deref()).map_err(Failure::runtime)?;
     Ok(report::exit_of(&run))

@@ -9,7 +9,10 @@ use springtide::{
     verdict::{Exit, Rule, Verdict},
 };
 
-use crate::support::{Backend, Run, ask, files_below, wait_for};
+use crate::{
+    backend::{Backend, ask},
+    support::{Run, files_below, wait_for},
+};
 
 #[test]
 fn a_small_run_passes_and_its_books_balance() {

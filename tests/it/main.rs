@@ -4,6 +4,8 @@
 
 /// The import table of DESIGN section 11, held against the source.
 mod architecture;
+/// `springtide backend` as a process of its own.
+mod backend;
 /// What a run says of each bug that the stand-in can be told to have.
 mod bugs;
 /// Runs of the real binary against the built-in stand-in.

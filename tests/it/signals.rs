@@ -9,7 +9,10 @@ use rstest::rstest;
 use rustix::process::Signal;
 use springtide::{record::RunRecord, timeline::JobState};
 
-use crate::support::{Backend, Going, Run, records_below, shared, wait_for};
+use crate::{
+    backend::Backend,
+    support::{Going, Run, records_below, shared, wait_for},
+};
 
 /// An interrupted run cancels its jobs and is gone by then.
 const A_FEW_SECONDS: Duration = Duration::from_secs(5);

@@ -7,8 +7,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -20,7 +18,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use springtide::{
     finding::{Finding, Kind},
     record::{CellRecord, RunRecord},
-    standin::Truth,
     verdict::{Check, Exit, Rule},
 };
 use tempfile::TempDir;
@@ -433,85 +430,12 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// `springtide backend`, as a process.
-pub(crate) struct Backend {
-    child: Child,
-    /// Its base URL.
-    pub(crate) url: String,
-}
-
-impl Backend {
-    /// Starts one on a free port with these flags, separated by blanks.
-    pub(crate) fn start(flags: &str) -> Self {
-        let mut child = Command::new(PROGRAM)
-            .args(["backend", "--listen", "127.0.0.1:0"])
-            .args(flags.split_whitespace())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        // It says where it listens or it ends; either way there is an end to this.
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some(url) = line.trim().strip_prefix("listening on ") else {
-            end(&mut child);
-            panic!("the backend said {line:?}");
-        };
-        Self { url: url.to_owned(), child }
-    }
-
-    /// What it knows to be true so far.
-    pub(crate) fn truth(&self) -> Truth {
-        serde_json::from_slice(&ask(&self.url, "GET", "/_truth", "")).unwrap()
-    }
-
-    /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(pid_of(&self.child), signal).unwrap();
-    }
-}
-
-impl Drop for Backend {
-    fn drop(&mut self) {
-        end(&mut self.child);
-    }
-}
-
-/// Sends one request and returns the body of the answer.
-pub(crate) fn ask(url: &str, method: &str, path: &str, body: &str) -> Vec<u8> {
-    let addr: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(5)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-    let mut reader = BufReader::new(stream);
-    let (mut line, mut length) = (String::new(), None);
-    loop {
-        line.clear();
-        reader.read_line(&mut line).unwrap();
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = Some(value.trim().parse().unwrap());
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    let mut answer = vec![0; length.expect("an answer with a length")];
-    reader.read_exact(&mut answer).unwrap();
-    answer
-}
-
-fn pid_of(child: &Child) -> Pid {
+pub(crate) fn pid_of(child: &Child) -> Pid {
     Pid::from_child(child)
 }
 
 /// Ends a process of ours, if it has not ended, and waits for it.
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     if child.try_wait().is_ok_and(|status| status.is_none()) {
         let _ = child.kill();
         let _ = child.wait();

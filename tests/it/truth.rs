@@ -26,8 +26,9 @@ use springtide::{
 };
 
 use crate::{
+    backend::Backend,
     odd::Road,
-    support::{Backend, Run, alone},
+    support::{Run, alone},
 };
 
 /// How far T0 in the record may lie from the true one: it is put together from two clocks, one
@@ -205,10 +206,17 @@ fn measure_floor(stand_in: &StandIn, stop: &AtomicBool) -> [f64; 2] {
 /// Reported p50 and p99 of polls are the server's own within 1 % + 100 µs and what the way there
 /// and back costs. That is measured at the same time on the same machine, so that a busy one moves
 /// both; at p99 it may still be three times as much for one as for the other, as the worst hundredth is
-/// a matter of luck. Jobs are stuck, so that no merge takes the cores.
+/// a matter of luck. Jobs are stuck, so that no merge takes the cores. What is wrong is wrong each
+/// time, and what a neighbour on the machine did is not: one of three measurements has to hold.
 #[test]
 fn response_times_of_polls_are_the_servers_own() {
     let _alone = alone();
+    let wrong: Vec<String> = (0..3).map_while(|_| polls_against_the_server().err()).collect();
+    assert!(wrong.len() < 3, "{wrong:#?}");
+}
+
+/// One measurement; the sentence says where report and server part.
+fn polls_against_the_server() -> Result<(), String> {
     let config = Config {
         bugs: vec!["stuck".parse().unwrap()],
         task_time: Duration::from_millis(20),
@@ -229,13 +237,12 @@ fn response_times_of_polls_are_the_servers_own() {
     for (q, floor, luck) in [(0.5, floor[0], 1.5), (0.99, floor[1], 3.0)] {
         let (ours, theirs) = (ours.quantile(q).0 as f64, served_quantile(polls, q));
         let allowed = theirs * 0.01 + 100.0 + floor.max(0.0) * luck;
-        assert!(ours >= theirs * 0.99 - 100.0, "p{}: {ours} µs, the server took {theirs} µs", q * 100.0);
-        assert!(
-            ours <= theirs + allowed,
-            "p{}: {ours} µs, the server took {theirs} µs, the way there and back {floor:.0} µs",
-            q * 100.0
-        );
+        if !(theirs * 0.99 - 100.0..=theirs + allowed).contains(&ours) {
+            let p = q * 100.0;
+            return Err(format!("p{p}: {ours} µs, the server took {theirs} µs, the way {floor:.0} µs"));
+        }
     }
+    Ok(())
 }
 
 /// Where the server itself takes long, the way there and back does not matter: reading results is
