@@ -36,6 +36,7 @@ pub(super) async fn to_the_end(turn: &mut Turn<'_>, followed: &mut Followed) -> 
         match polled {
             Ok((polled, exchange)) => {
                 last_answer = exchange.done;
+                followed.job.tasks = polled.tasks().or(followed.job.tasks);
                 if let Some(state) = polled.state() {
                     saw(turn, followed, state, &exchange);
                     match state {
@@ -53,8 +54,8 @@ pub(super) async fn to_the_end(turn: &mut Turn<'_>, followed: &mut Followed) -> 
                 return Err(JobOutcome::Broken { what: format!("no access to the own job: {what}") });
             }
             Err(Problem { what, .. }) if last_answer.elapsed() >= patience => {
-                let seconds = patience.as_secs();
-                return Err(JobOutcome::Broken { what: format!("no usable answer for {seconds} s: {what}") });
+                let patience = settings.patience;
+                return Err(JobOutcome::Broken { what: format!("no usable answer for {patience}: {what}") });
             }
             Err(_) => {}
         }

@@ -279,6 +279,7 @@ mod tests {
     fn results_unlike_the_others_are_found() {
         let shaped = |id: &str, shape: &str| {
             let results = Results {
+                simulation: None,
                 wire_bytes: 1,
                 body_bytes: 1,
                 estimators: 1,

@@ -7,8 +7,11 @@
 
 // Words.
 pub mod estimate;
+pub mod fault;
 pub mod histogram;
 pub mod micros;
+pub mod post;
+pub mod route;
 pub mod scenario;
 pub mod series;
 pub mod state;
@@ -17,10 +20,12 @@ pub mod timeline;
 
 // Sums.
 pub mod finding;
+pub mod injection;
 pub mod judgement;
 pub mod ledger;
 pub mod payload;
 pub mod plan;
+pub mod posts;
 pub mod record;
 pub mod snapshot;
 pub mod summary;

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    fault::Fault,
     micros::Micros,
-    scenario::{FaultMode, Scenario, ScenarioId},
+    scenario::{Scenario, ScenarioId},
 };
 
 /// What one repetition of one scenario is to do.
@@ -29,7 +30,7 @@ pub struct Cell {
     /// Tasks of each job.
     pub tasks: u32,
     /// The fault while it runs.
-    pub fault: FaultMode,
+    pub fault: Fault,
     /// Seed of everything random in it.
     pub seed: u64,
 }
@@ -156,7 +157,7 @@ impl Plan {
                 repetition,
                 users,
                 tasks: s.tasks,
-                fault: if kind == CellKind::WarmUp { FaultMode::None } else { s.fault },
+                fault: if kind == CellKind::WarmUp { Fault::none() } else { s.level(repetition).clone() },
                 seed: sub_seed(seed, &format!("{}/{repetition}", s.id)),
             });
         };

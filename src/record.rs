@@ -11,16 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     finding::{self, Finding},
+    injection::Injection,
     ledger::Ledger,
     micros::Micros,
     plan::{Cell, CellKind, Plan},
+    posts::CellPosts,
     snapshot::Totals,
     threshold::Threshold,
     verdict::{self, Check, Verdict},
 };
 
 /// Version of the format; a record with another one is refused.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 /// Name of the record in a run's folder.
 pub const FILE: &str = "run.json";
 
@@ -119,6 +121,10 @@ pub struct CellRecord {
     pub workers: BTreeMap<u32, u64>,
     /// The books.
     pub ledger: Ledger,
+    /// What the tap saw; `None` without a tap, and for a warm-up.
+    pub posts: Option<CellPosts>,
+    /// The fault that was injected, if there was to be one.
+    pub injection: Option<Injection>,
     /// What was found.
     pub findings: Vec<Finding>,
     /// Every rule, applied.
@@ -143,12 +149,24 @@ impl CellRecord {
             verdict::of_cell(&cell, &ledger, &findings, &totals.health, &plan.settings.limits, frames);
         let duration = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
         let verdict = verdict::worst(&checks);
-        Self { cell, t0_unix, duration, totals, workers, ledger, findings, checks, verdict }
+        Self {
+            cell,
+            t0_unix,
+            duration,
+            totals,
+            workers,
+            ledger,
+            posts: None,
+            injection: None,
+            findings,
+            checks,
+            verdict,
+        }
     }
 
     /// The same without its measurements, as a warm-up is kept.
     pub fn without_totals(self) -> Self {
-        Self { totals: Totals::default(), ..self }
+        Self { totals: Totals::default(), posts: None, ..self }
     }
 }
 

@@ -5,6 +5,11 @@ use std::{fmt, fs, io, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+mod level;
+
+use crate::fault::{Fault, FaultMode};
+use level::LevelRow;
+
 /// The runbook's matrix S1–S8, as shipped in `loadtests/matrix.toml`.
 pub const RUNBOOK: &str = include_str!("../loadtests/matrix.toml");
 
@@ -46,34 +51,8 @@ impl fmt::Display for ScenarioId {
     }
 }
 
-/// What goes wrong on purpose while a scenario runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FaultMode {
-    /// Nothing.
-    None,
-    /// Worker posts are delayed.
-    Latency,
-    /// Worker posts are cut off, before or after they reach the target.
-    Drop,
-    /// Worker posts are refused for a while.
-    Disconnect,
-}
-
-impl fmt::Display for FaultMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::None => "none",
-            Self::Latency => "latency",
-            Self::Drop => "drop",
-            Self::Disconnect => "disconnect",
-        })
-    }
-}
-
 /// One row of the matrix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// Its name.
     pub id: ScenarioId,
@@ -81,20 +60,27 @@ pub struct Scenario {
     pub concurrent_jobs: u32,
     /// Tasks of each job.
     pub tasks: u32,
-    /// The fault of its cells.
-    #[serde(default = "no_fault")]
+    /// The kind of fault of its cells.
     pub fault: FaultMode,
+    /// The faults themselves, at least one: they take turns by repetition.
+    pub levels: Vec<Fault>,
     /// How often the scenario is repeated.
-    #[serde(default = "ten")]
     pub repetitions: u32,
 }
 
-fn no_fault() -> FaultMode {
-    FaultMode::None
-}
+impl Scenario {
+    /// The fault of a repetition, from 1.
+    pub fn level(&self, repetition: u32) -> &Fault {
+        let turn = repetition.saturating_sub(1) as usize % self.levels.len();
+        &self.levels[turn]
+    }
 
-fn ten() -> u32 {
-    10
+    /// Whether it is `other` without its fault: what a fault is held against.
+    pub fn is_twin_of(&self, other: &Self) -> bool {
+        self.fault == FaultMode::None
+            && other.fault != FaultMode::None
+            && (self.concurrent_jobs, self.tasks) == (other.concurrent_jobs, other.tasks)
+    }
 }
 
 /// The scenarios of one file.
@@ -134,7 +120,29 @@ pub enum MatrixError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    scenario: Vec<toml::Spanned<Scenario>>,
+    scenario: Vec<toml::Spanned<Row>>,
+}
+
+/// A scenario as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    id: ScenarioId,
+    concurrent_jobs: u32,
+    tasks: u32,
+    #[serde(default = "no_fault")]
+    fault: FaultMode,
+    levels: Option<Vec<toml::Spanned<LevelRow>>>,
+    #[serde(default = "ten")]
+    repetitions: u32,
+}
+
+fn no_fault() -> FaultMode {
+    FaultMode::None
+}
+
+fn ten() -> u32 {
+    10
 }
 
 impl Matrix {
@@ -189,7 +197,29 @@ impl Matrix {
                 let at = find_field(text, span.start, "id");
                 return Err(bad(at, "id", format!("{} stands there twice", row.id)));
             }
-            scenarios.push(row);
+            let levels = match row.levels {
+                None => Fault::default_levels(row.fault),
+                Some(rows) if rows.is_empty() || row.fault == FaultMode::None => {
+                    let at = find_field(text, span.start, "levels");
+                    let problem = "figures of a fault, at least one set: leave it out for fault = \"none\" and for the default levels";
+                    return Err(bad(at, "levels", problem.into()));
+                }
+                Some(rows) => {
+                    let level = |r: toml::Spanned<LevelRow>| {
+                        let at = r.span().start;
+                        r.into_inner().fault(row.fault).map_err(|problem| bad(at, "levels", problem))
+                    };
+                    rows.into_iter().map(level).collect::<Result<_, _>>()?
+                }
+            };
+            scenarios.push(Scenario {
+                id: row.id,
+                concurrent_jobs: row.concurrent_jobs,
+                tasks: row.tasks,
+                fault: row.fault,
+                levels,
+                repetitions: row.repetitions,
+            });
         }
         if scenarios.is_empty() {
             return Err(bad(0, "scenario", "at least one [[scenario]] is needed".into()));
@@ -263,6 +293,68 @@ mod tests {
                 "S8 10x8 drop 10",
             ]
         );
+    }
+
+    #[test]
+    fn the_faults_of_the_runbook_take_turns() {
+        let matrix = Matrix::runbook();
+        let turns =
+            |id: &str| (1..=4).map(|r| matrix.get(id).unwrap().level(r).to_string()).collect::<Vec<_>>();
+        let (quarter, second) = ("latency +250 ms ± 10.0 ms", "latency +1.00 s ± 40.0 ms");
+        assert_eq!(turns("S7"), [quarter, second, quarter, second]);
+        assert_eq!(turns("S8"), ["drop 2 %", "drop 5 %", "drop 2 %", "drop 5 %"]);
+        assert!(matrix.get("S6").unwrap().is_twin_of(matrix.get("S8").unwrap()));
+    }
+
+    #[test]
+    fn levels_of_the_file_are_those_of_the_code() {
+        for scenario in Matrix::runbook().scenarios {
+            assert_eq!(scenario.levels, Fault::default_levels(scenario.fault), "{}", scenario.id);
+        }
+    }
+
+    #[rstest]
+    #[case(
+        "latency",
+        "{ delay = \"1s\", jitter = \"100ms\", distribution = \"normal\" }",
+        "latency +1.00 s ± 100 ms normal"
+    )]
+    #[case(
+        "drop",
+        "{ ratio = 0.5, side = \"after\", routes = [\"/results\"] }",
+        "drop 50 % of answers on /results"
+    )]
+    #[case(
+        "disconnect",
+        "{ refuse = \"2s\", every = \"10s\", from = \"1s\", to = \"1m\" }",
+        "disconnect 2.00 s every 10.00 s from 1.00 s to 1m 00s"
+    )]
+    fn a_level_is_read(#[case] mode: &str, #[case] level: &str, #[case] says: &str) {
+        let text = format!(
+            "[[scenario]]\nid = \"A\"\nconcurrent_jobs = 1\ntasks = 4\nfault = \"{mode}\"\nlevels = [{level}]\n"
+        );
+        assert_eq!(Matrix::parse(&text, "m.toml").unwrap().scenarios[0].levels[0].to_string(), says);
+    }
+
+    #[rstest]
+    #[case("latency", "{}", "delay is needed")]
+    #[case("latency", "{ delay = \"0s\" }", "delay must be 1ms to 1h")]
+    #[case("latency", "{ delay = 250 }", "invalid type: integer")]
+    #[case("latency", "{ delay = \"1s\", jitter = \"2s\" }", "jitter must not exceed the delay")]
+    #[case("latency", "{ delay = \"1s\", ratio = \"2%\" }", "ratio is not for latency")]
+    #[case("drop", "{ ratio = \"120%\" }", "write a share")]
+    #[case("drop", "{ ratio = \"2%\", routes = [] }", "routes must name at least one")]
+    #[case("drop", "{ ratio = \"2%\", routes = [\"/nowhere\"] }", "unknown variant")]
+    #[case("drop", "{ ratio = \"2%\", from = \"2s\", to = \"1s\" }", "to must be later than from")]
+    #[case("disconnect", "{ refuse = \"2s\", every = \"1s\" }", "every must be longer than refuse")]
+    #[case("none", "{ ratio = 0.1 }", "leave it out for fault = \"none\"")]
+    fn a_bad_level_is_named_with_its_line(#[case] mode: &str, #[case] level: &str, #[case] says: &str) {
+        let text = format!(
+            "[[scenario]]\nid = \"A\"\nconcurrent_jobs = 1\ntasks = 4\nfault = \"{mode}\"\nlevels = [{level}]\n"
+        );
+        let error = Matrix::parse(&text, "m.toml").unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains("line 6"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
     }
 
     #[rstest]

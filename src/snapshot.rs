@@ -127,6 +127,9 @@ impl ErrorStats {
 /// The results of a job, read whole and checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Results {
+    /// The id by which the target's workers know the job, where the target tells it.
+    #[serde(default)]
+    pub simulation: Option<u64>,
     /// Bytes on the wire.
     pub wire_bytes: u64,
     /// Bytes of the body.
@@ -143,6 +146,17 @@ pub struct Results {
     pub shape: String,
     /// SHA-256 of the body, in hex.
     pub sha256: String,
+}
+
+/// How the tasks of a job stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskCounts {
+    /// All of them.
+    pub all: u32,
+    /// COMPLETED.
+    pub completed: u32,
+    /// FAILED.
+    pub failed: u32,
 }
 
 /// Which job of a cell.
@@ -169,6 +183,9 @@ pub struct Job {
     pub timeline: JobTimeline,
     /// Body of the submit in bytes.
     pub submit_bytes: u64,
+    /// Its tasks, as the last poll that told of them saw them.
+    #[serde(default)]
+    pub tasks: Option<TaskCounts>,
     /// What was fetched.
     pub results: Option<Results>,
     /// Changes of state against the order: (from, to).
@@ -189,6 +206,7 @@ impl Job {
             outcome,
             timeline: JobTimeline::default(),
             submit_bytes: 0,
+            tasks: None,
             results: None,
             backwards: Vec::new(),
             unknown_states: BTreeSet::new(),

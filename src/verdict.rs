@@ -11,7 +11,6 @@ use crate::{
     finding::{Finding, Kind},
     ledger::Ledger,
     plan::{Cell, Limits},
-    scenario::FaultMode,
     snapshot::Health,
 };
 
@@ -200,7 +199,7 @@ pub fn of_cell(
             format!("{differ} jobs with results unlike the others'"),
         ),
     ];
-    if cell.fault == FaultMode::None {
+    if cell.fault.is_none() {
         checks.push(Check::new(
             Rule::JobsFetched,
             fetched == ended && ended > 0,
@@ -269,7 +268,7 @@ mod tests {
     fn judged(change: impl Fn(&mut Ledger, &mut Health)) -> Vec<Check> {
         let cell = Plan::cells(1, &Matrix::runbook().scenarios, false)
             .into_iter()
-            .find(|c| c.fault == FaultMode::None)
+            .find(|c| c.fault.is_none())
             .unwrap();
         let mut ledger = Ledger { submitted: 2, reconciled: true, ..Ledger::default() };
         ledger.outcomes.insert("fetched".into(), 2);

@@ -6,10 +6,11 @@ use anyhow::Result;
 use springtide::{
     attack::Attack,
     driver::{CellRun, Driver, Flow},
+    fault::Fault,
     loadtests::{Kit, input::Input, session::Accounts, user::LOGINS_AT_ONCE},
     micros::Micros,
     plan::{Cell, CellKind, Settings, Share},
-    scenario::{FaultMode, ScenarioId},
+    scenario::ScenarioId,
     snapshot::{Phase, Totals},
     target::{Origin, Sockets},
 };
@@ -64,7 +65,7 @@ fn drive(url: &str, users: u32, settings: Settings, flow: Flow) -> Result<Totals
         repetition: 1,
         users,
         tasks: 1,
-        fault: FaultMode::None,
+        fault: Fault::none(),
         seed: 1,
     };
     let share = Share { cell, worker: 0, first_user: 0, users };

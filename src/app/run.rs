@@ -11,6 +11,7 @@ use super::{Failure, Out, facts, folder, local, preflight, progress::Watch, repo
 use crate::{
     attack,
     cli::{RunArgs, StandInArgs},
+    fault::FaultMode,
     judgement,
     loadtests::{
         Kit,
@@ -21,7 +22,7 @@ use crate::{
     plan::{self, Limits, Plan, Settings},
     record::{RunRecord, SCHEMA},
     report::Paper,
-    scenario::{FaultMode, Matrix, Scenario},
+    scenario::{Matrix, Scenario},
     standin::{Config, StandIn},
     target::{Origin, Sockets, origin::OriginError},
     verdict::{Exit, Verdict},

@@ -116,6 +116,7 @@ impl Script {
         if outcome == JobOutcome::Fetched {
             timeline.fetch = Some(recorder.clocked(&self.request(Endpoint::Results, recorder).await));
             results = Some(Results {
+                simulation: None,
                 wire_bytes: 10,
                 body_bytes: 10,
                 estimators: 1,

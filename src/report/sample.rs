@@ -2,11 +2,12 @@
 //! rules themselves.
 
 use crate::{
+    fault::{Fault, FaultMode},
     judgement,
     micros::Micros,
     plan::{Accounts, Cell, CellKind, InputFacts, Plan, Settings},
     record::{Build, CellRecord, Host, RunRecord, SCHEMA, Target},
-    scenario::{FaultMode, Scenario},
+    scenario::Scenario,
     snapshot::{
         Cancel, ErrorKey, ErrorStats, Job, JobKey, Listed, Phase, RequestKey, RequestStats, Results, Totals,
     },
@@ -120,6 +121,7 @@ pub(super) fn run(
             concurrent_jobs,
             tasks,
             fault: FaultMode::None,
+            levels: vec![Fault::none()],
             repetitions,
         })
         .collect();
@@ -316,6 +318,7 @@ impl Measuring {
                 let fetch = self.load("GET", "/results", now, 80_000 + body / 50, body);
                 job.timeline.fetch = Some(fetch);
                 job.results = Some(Results {
+                    simulation: None,
                     wire_bytes: body + 260,
                     body_bytes: body,
                     estimators: 4,

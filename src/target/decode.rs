@@ -7,7 +7,11 @@ use hyper::header::{HeaderMap, SET_COOKIE};
 use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
 use sha2::{Digest, Sha256};
 
-use crate::{scenario::hex, snapshot::Results, state::JobState};
+use crate::{
+    scenario::hex,
+    snapshot::{Results, TaskCounts},
+    state::JobState,
+};
 
 /// Answer to a submit.
 #[derive(Debug, Deserialize)]
@@ -48,6 +52,20 @@ impl Polled {
             JobState::Pending if begun() => Some(JobState::Running),
             state => Some(state),
         }
+    }
+}
+
+impl Polled {
+    /// How its tasks stand; `None` where the target does not tell of them.
+    pub fn tasks(&self) -> Option<TaskCounts> {
+        let count =
+            |s: JobState| self.job_tasks_status.iter().filter(|t| t.task_state == s.as_str()).count() as u32;
+        let all = self.job_tasks_status.len() as u32;
+        (all > 0).then(|| TaskCounts {
+            all,
+            completed: count(JobState::Completed),
+            failed: count(JobState::Failed),
+        })
     }
 }
 
@@ -137,6 +155,13 @@ pub fn cookies(headers: &HeaderMap) -> BTreeMap<String, String> {
 #[derive(Deserialize)]
 struct ResultsBody {
     estimators: Vec<Estimator>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+/// The number that the message of whole results ends with: the id by which workers know the job.
+fn simulation(message: &str) -> Option<u64> {
+    message.strip_prefix("Results for simulation: ")?.trim().parse().ok()
 }
 
 #[derive(Deserialize)]
@@ -171,7 +196,7 @@ struct PageMetadata {
 /// # Errors
 /// What is wrong with them, without ids.
 pub fn results(body: &[u8], wire_bytes: u64) -> Result<Results, String> {
-    let ResultsBody { estimators } = json(body)?;
+    let ResultsBody { estimators, message } = json(body)?;
     if estimators.is_empty() {
         return Err("no estimators".into());
     }
@@ -195,6 +220,7 @@ pub fn results(body: &[u8], wire_bytes: u64) -> Result<Results, String> {
         }
     }
     Ok(Results {
+        simulation: message.as_deref().and_then(simulation),
         wire_bytes,
         body_bytes: body.len() as u64,
         estimators: estimators.len() as u32,

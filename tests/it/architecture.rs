@@ -11,10 +11,37 @@ use std::{
 
 /// Every module, from the bottom up.
 const TABLE: [(&str, &[&str]); 7] = [
-    ("Words", &["estimate", "histogram", "micros", "scenario", "series", "state", "threshold", "timeline"]),
+    (
+        "Words",
+        &[
+            "estimate",
+            "fault",
+            "histogram",
+            "micros",
+            "post",
+            "route",
+            "scenario",
+            "series",
+            "state",
+            "threshold",
+            "timeline",
+        ],
+    ),
     (
         "Sums",
-        &["finding", "judgement", "ledger", "payload", "plan", "record", "snapshot", "summary", "verdict"],
+        &[
+            "finding",
+            "injection",
+            "judgement",
+            "ledger",
+            "payload",
+            "plan",
+            "posts",
+            "record",
+            "snapshot",
+            "summary",
+            "verdict",
+        ],
     ),
     ("Edges", &["plane", "recorder", "target"]),
     ("Load", &["attack", "driver", "loadtests"]),

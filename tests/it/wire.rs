@@ -164,12 +164,12 @@ fn an_odd_answer_to_a_submit(#[case] reply: Reply, #[case] outcome: &str, #[case
 
 /// Each case: what every poll is answered with, and what becomes of the jobs.
 #[rstest]
-#[case::garbage(Reply::Raw(b"garbage\r\n\r\n".to_vec()), "no usable answer for 1 s: not HTTP")]
-#[case::close(Reply::Close, "no usable answer for 1 s: closed before an answer")]
-#[case::hang(Reply::Hang, "no usable answer for 1 s: timed out")]
-#[case::page(Reply::Text(200, "<html></html>".into()), "no usable answer for 1 s: HTML instead of JSON")]
-#[case::no_state(Reply::json(200, json!({"message": "ok"})), "no usable answer for 1 s: unexpected answer: missing field")]
-#[case::gateway(Reply::Text(502, "<html></html>".into()), "no usable answer for 1 s: 502 HTML page")]
+#[case::garbage(Reply::Raw(b"garbage\r\n\r\n".to_vec()), "no usable answer for 1.00 s: not HTTP")]
+#[case::close(Reply::Close, "no usable answer for 1.00 s: closed before an answer")]
+#[case::hang(Reply::Hang, "no usable answer for 1.00 s: timed out")]
+#[case::page(Reply::Text(200, "<html></html>".into()), "no usable answer for 1.00 s: HTML instead of JSON")]
+#[case::no_state(Reply::json(200, json!({"message": "ok"})), "no usable answer for 1.00 s: unexpected answer: missing field")]
+#[case::gateway(Reply::Text(502, "<html></html>".into()), "no usable answer for 1.00 s: 502 HTML page")]
 #[case::forbidden(Reply::json(403, json!({"message": "not yours"})), "no access to the own job: 403 not yours")]
 fn an_odd_answer_to_polls(#[case] reply: Reply, #[case] what: &str) {
     let odd = Odd::backend(true, move |route| (route == "GET /jobs").then(|| reply.clone()));
