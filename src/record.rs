@@ -135,6 +135,7 @@ pub struct CellRecord {
 
 impl CellRecord {
     /// Closes a cell: draws up its books, lists its findings, applies the rules.
+    #[expect(clippy::too_many_arguments, reason = "everything a cell leaves behind, each once")]
     pub fn close(
         cell: Cell,
         plan: &Plan,
@@ -142,26 +143,17 @@ impl CellRecord {
         t0_unix: u64,
         workers: BTreeMap<u32, u64>,
         frames: Option<String>,
+        posts: Option<CellPosts>,
+        injection: Option<Injection>,
     ) -> Self {
         let ledger = Ledger::of(&totals);
-        let findings = finding::of_cell(&totals, &ledger, plan.settings.poll_interval);
+        let interval = plan.settings.poll_interval;
+        let findings = finding::of_cell(&totals, &ledger, interval, posts.as_ref(), injection.as_ref());
         let checks =
             verdict::of_cell(&cell, &ledger, &findings, &totals.health, &plan.settings.limits, frames);
         let duration = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
         let verdict = verdict::worst(&checks);
-        Self {
-            cell,
-            t0_unix,
-            duration,
-            totals,
-            workers,
-            ledger,
-            posts: None,
-            injection: None,
-            findings,
-            checks,
-            verdict,
-        }
+        Self { cell, t0_unix, duration, totals, workers, ledger, posts, injection, findings, checks, verdict }
     }
 
     /// The same without its measurements, as a warm-up is kept.

@@ -89,7 +89,7 @@ pub async fn manage<P: Plane>(
 fn record(closed: Closed, plan: &Plan) -> CellRecord {
     let Closed { cell, totals, t0_unix, workers, missing } = closed;
     let warm_up = cell.kind == CellKind::WarmUp;
-    let record = CellRecord::close(cell, plan, totals, t0_unix, workers, missing);
+    let record = CellRecord::close(cell, plan, totals, t0_unix, workers, missing, None, None);
     if warm_up { record.without_totals() } else { record }
 }
 
