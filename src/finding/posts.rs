@@ -111,7 +111,7 @@ mod tests {
             ]
         );
         let retrying = RoutePosts { retried: 1, ..lost };
-        let kinds = found(1, &[hit.clone()], retrying);
+        let kinds = found(1, std::slice::from_ref(&hit), retrying);
         assert_eq!(kinds, [(Kind::Stuck { state: STATE }, 1), (Kind::PostsLost, 1), (Kind::RetriesSeen, 1)]);
         let foreign = found(0, &[hit], RoutePosts::default());
         assert_eq!(foreign, [(Kind::ForeignPosts, 1)]);
