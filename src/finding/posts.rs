@@ -13,7 +13,7 @@ pub(super) fn of_posts(totals: &Totals, posts: &CellPosts, found: &mut Notes) {
     let by_route = |count: &dyn Fn(&RoutePosts) -> u64| {
         let each: Vec<_> = posts.routes.iter().map(|(r, p)| (r, count(p))).filter(|(_, n)| *n > 0).collect();
         let sum = each.iter().map(|(_, n)| n).sum();
-        (sum, each.into_iter().map(|(route, n)| format!("{route}: {n}")).collect())
+        (sum, each.into_iter().map(|(route, _)| format!("POST {route}")).collect())
     };
     let mut put = |kind, (count, routes): (u64, Vec<String>)| found.put(kind, count, routes);
     put(Kind::PostsLost, by_route(&|p| p.lost));

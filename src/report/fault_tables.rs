@@ -235,11 +235,11 @@ pub(crate) fn posts(run: &RunRecord, s: &ScenarioSummary) -> Option<Table> {
             "answers lost",
             "cut",
             "worker waited p50",
-            "p95",
-            "max",
+            "waited p95",
+            "waited max",
             "target took p50",
-            "p95 ",
-            "max ",
+            "took p95",
+            "took max",
         ],
     );
     for (route, r) in &s.posts(run) {
@@ -259,7 +259,7 @@ pub(crate) fn posts(run: &RunRecord, s: &ScenarioSummary) -> Option<Table> {
         }
         t.row(row);
     }
-    t.note(format!("Bodies: different ones. Cut: never came whole. {nameless} posts name no simulation; {late} came late, of simulations of earlier cells, and are not counted; {unread} were lost before they were read."));
+    t.note(format!("Bodies: different ones. Cut: never came whole. Waited: from the receipt of a post to the end of its answer. Took: from sending it on to the last byte of the answer; what was refused or never sent on is not in it. {nameless} posts name no simulation; {late} came late, of simulations of earlier cells, and are not counted; {unread} were lost before they were read."));
     troubles.into_iter().for_each(|why| t.note(why));
     Some(t)
 }

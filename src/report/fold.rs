@@ -131,8 +131,11 @@ pub(crate) fn findings(run: &RunRecord) -> Vec<Found<'_>> {
             known.count += finding.count;
             known.cells += 1;
             known.kind = known.kind.min(&finding.kind);
-            let missing = 3usize.saturating_sub(known.examples.len());
-            known.examples.extend(examples(finding).take(missing));
+            for example in examples(finding) {
+                if known.examples.len() < 3 && !known.examples.contains(&example) {
+                    known.examples.push(example);
+                }
+            }
         }
         all.extend(found);
     }
