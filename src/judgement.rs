@@ -7,7 +7,7 @@ use crate::{
     estimate::Quantile,
     micros::Micros,
     record::RunRecord,
-    summary::{ScenarioSummary, StageSummary},
+    summary::{ScenarioSummary, Source, StageSummary},
     threshold::{Aggregate, Figure, Threshold},
     timeline::Stage,
     verdict::{self, Check, Rule, Verdict},
@@ -66,6 +66,11 @@ fn check(threshold: &Threshold, summaries: &[ScenarioSummary]) -> Vec<Check> {
     checks
 }
 
+/// Where several sources could have told it.
+fn said_of(source: Source) -> &'static str {
+    if source == Source::Tap { ", tap" } else { "" }
+}
+
 fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
     let kept = |value: f64| threshold.is_kept_by(value);
     let time = |us: Micros, n: u64| (kept(us.0 as f64), format!("{us} (n={n})"));
@@ -78,15 +83,18 @@ fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
     };
     match threshold.figure() {
         Figure::Stage(stage, aggregate) => {
-            let Some(StageSummary { sample, .. }) = s.best(stage) else {
+            let Some(StageSummary { sample, source, .. }) = s.best(stage) else {
                 let why = if Stage::CLIENT.contains(&stage) { "no data" } else { "no data from a tap" };
                 return (false, why.into());
             };
             let n = sample.count() as u64;
+            let time = |us: Micros| (kept(us.0 as f64), format!("{us} (n={n}{})", said_of(*source)));
             let bounded = |q: Option<Quantile>| match q {
                 None => (false, "no data".into()),
-                Some(q) if q.at_least => (false, format!(">= {} (n={n}, some unfinished)", q.value)),
-                Some(q) => time(q.value, n),
+                Some(q) if q.at_least => {
+                    (false, format!(">= {} (n={n}{}, some unfinished)", q.value, said_of(*source)))
+                }
+                Some(q) => time(q.value),
             };
             match aggregate {
                 Aggregate::Quantile(q) => bounded(sample.quantile(q)),
@@ -94,7 +102,7 @@ fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
                 Aggregate::Mean if sample.censored() > 0 => {
                     (false, format!("{} of {n} unfinished, no mean", sample.censored()))
                 }
-                Aggregate::Mean => sample.mean().map_or((false, "no data".into()), |m| time(m, n)),
+                Aggregate::Mean => sample.mean().map_or((false, "no data".into()), time),
             }
         }
         Figure::Requests(aggregate) => {
@@ -112,5 +120,50 @@ fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
         }
         Figure::JobFailures => share(s.not_fetched(), s.submitted),
         Figure::RequestFailures => share(s.all.failed.count(), s.all.count()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    fn close_with(rule: &str, change: impl Fn(&mut RunRecord)) -> Vec<Check> {
+        let mut run = sample::faults();
+        run.thresholds = vec![rule.parse().unwrap()];
+        change(&mut run);
+        close(&mut run);
+        run.checks
+    }
+
+    #[test]
+    fn each_level_is_held_against_a_threshold_for_itself() {
+        let checks = close_with("persist.p50<800ms for S7", |_| ());
+        let thresholds: Vec<_> = checks.iter().filter(|c| c.rule == Rule::Threshold).collect();
+        let verdicts: Vec<Verdict> = thresholds.iter().map(|c| c.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Pass, Verdict::Fail]);
+        assert!(
+            thresholds[1].evidence.contains("S7 latency +1.00 s") && thresholds[1].evidence.ends_with("tap)")
+        );
+    }
+
+    #[test]
+    fn a_stage_that_only_a_tap_tells_is_not_kept_without_one() {
+        let checks =
+            close_with("persist.p50<800ms for S6", |run| run.cells.iter_mut().for_each(|c| c.posts = None));
+        assert!(checks[0].verdict == Verdict::Fail && checks[0].evidence.ends_with("no data from a tap"));
+    }
+
+    #[test]
+    fn results_that_a_fault_damaged_fail_nobody() {
+        let spoil = |id: &'static str| {
+            let checks = close_with("failures<50%", |run| {
+                let cell = run.cells.iter_mut().rfind(|c| c.cell.scenario.as_str() == id).unwrap();
+                let job = cell.totals.jobs.values_mut().find(|j| j.results.is_some()).unwrap();
+                job.results.as_mut().unwrap().shape = "other".into();
+            });
+            verdict::worst(checks.iter().filter(|c| c.rule == Rule::ResultsAgree))
+        };
+        assert_eq!((spoil("S8"), spoil("S6")), (Verdict::Pass, Verdict::Fail));
     }
 }

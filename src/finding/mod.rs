@@ -43,8 +43,16 @@ pub fn of_cell(
     injection: Option<&Injection>,
 ) -> Vec<Finding> {
     let mut found = Notes::default();
+    // What a tap tells exactly needs no sharper polling.
+    let is_tapped = posts.is_some_and(|p| !p.simulations.is_empty());
     for job in totals.jobs.values() {
         of_job(job, totals, &mut found);
+        if job.outcome == JobOutcome::Fetched {
+            let unseen = job.timeline.skipped().into_iter();
+            for state in unseen.filter(|s| !is_tapped || *s < JobState::Running) {
+                found.note(Kind::SkippedState { state }, "");
+            }
+        }
     }
     results_differ(totals, &mut found);
     ledger.ghosts.iter().for_each(|id| found.note(Kind::GhostJob, id));
@@ -54,10 +62,8 @@ pub fn of_cell(
         found.note(Kind::NotQuiet, &format!("{id} ({state})"));
     }
     totals.target.errors.iter().for_each(|e| found.note(Kind::Unreconciled, e));
-    // What a tap tells exactly needs no sharper polling.
-    let is_told =
-        |stage: &Stage| posts.is_some_and(|p| !p.simulations.is_empty()) && Stage::TAP.contains(stage);
-    for stage in Stage::CLIENT.into_iter().filter(|s| s.is_polled() && !is_told(s)) {
+    let is_told = |stage| is_tapped && Stage::TAP.contains(stage);
+    for stage in Stage::CLIENT.iter().filter(|s| s.is_polled() && !is_told(s)).copied() {
         let spans = totals.jobs.values().filter_map(|j| j.timeline.stage(stage));
         let sample = crate::estimate::Sample::new(spans);
         let Some(p50) = sample.quantile(0.5) else {
@@ -109,11 +115,6 @@ fn of_job(job: &Job, totals: &Totals, found: &mut Notes) {
         found.note(Kind::PartialResults, id);
     }
     job.unknown_states.iter().for_each(|s| found.note(Kind::UnknownState, s));
-    if job.outcome == JobOutcome::Fetched {
-        for state in job.timeline.skipped() {
-            found.note(Kind::SkippedState { state }, id);
-        }
-    }
 }
 
 /// Jobs whose results are shaped unlike those of most others.

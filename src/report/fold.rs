@@ -80,7 +80,7 @@ impl Found<'_> {
     pub(crate) fn about(&self) -> &'static str {
         match self.kind {
             kind if kind.is_about_us() => "how we looked",
-            _ if self.under_fault => "the target under the fault",
+            _ if self.under_fault => "under the fault",
             _ => "the target",
         }
     }

@@ -3,7 +3,7 @@
 use crate::{
     record::CellRecord,
     report::{
-        Paper, fault_tables,
+        Paper,
         html::figure,
         milestones, scenario_tables,
         svg::{
@@ -12,7 +12,7 @@ use crate::{
             spectrum, stage_class, waterfall,
         },
         table::{badge, escape},
-        tables,
+        tables, tap_tables,
     },
     series::Series,
     summary::ScenarioSummary,
@@ -30,7 +30,7 @@ pub(super) fn body(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize
     out.push_str("<h3>Stages</h3>\n");
     out.push_str(&stages(paper, s));
     out.push_str(&scenario_tables::stages(s).html());
-    out.extend(fault_tables::agreement(run, s).map(|t| t.html()));
+    out.extend(tap_tables::agreement(run, s).map(|t| t.html()));
     out.push_str(&scenario_tables::outcomes(s).html());
     out.push_str("<h3>Jobs of a cell</h3>\n");
     out.push_str(&gantts(paper, s, rows_left));
@@ -41,7 +41,7 @@ pub(super) fn body(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize
     out.push_str("<h3>Requests</h3>\n");
     out.push_str(&scenario_tables::requests(s).html());
     out.push_str(&scenario_tables::errors(s).html());
-    out.extend(fault_tables::posts(run, s).map(|t| t.html()));
+    out.extend(tap_tables::posts(run, s).map(|t| t.html()));
     out.push_str("<h3>Ledger</h3>\n");
     out.push_str(&scenario_tables::ledger(run, s).html());
     out.push_str("<h3>Generator and requests outside the clock</h3>\n");
@@ -78,7 +78,7 @@ fn stages(paper: &Paper<'_>, s: &ScenarioSummary) -> String {
         None => none("No job had a stage: nothing to draw."),
         Some(svg) => figure(
             "Waterfall of the stages",
-            "Each bar goes from the median begin to the median end of the stage since the submit. Whiskers: the 95 % confidence interval of that median, or the median half-width that polling leaves, whichever is wider. → goes on in unfinished jobs.",
+            "Each bar goes from the median begin to the median end of the stage since the submit, as the client saw it. Whiskers: the 95 % confidence interval of that median, or the median half-width that polling leaves, whichever is wider. → goes on in unfinished jobs.",
             "",
             &svg,
         ),

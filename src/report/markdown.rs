@@ -7,6 +7,7 @@ use crate::{
         Paper, fault_tables, scenario_tables,
         table::escape_markdown,
         tables::{self, STAND_IN, STAND_IN_MEANS},
+        tap_tables,
     },
     summary::ScenarioSummary,
 };
@@ -32,7 +33,7 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         "Stages",
         each().flat_map(|s| {
             let mut tables = vec![scenario_tables::stages(s)];
-            tables.extend(fault_tables::agreement(run, s));
+            tables.extend(tap_tables::agreement(run, s));
             tables.push(scenario_tables::outcomes(s));
             tables
         }),
@@ -42,7 +43,7 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         section(&mut out, "Resilience", resilience);
     }
     if paper.parts().any(ScenarioSummary::is_tapped) {
-        section(&mut out, "Posts", each().filter_map(|s| fault_tables::posts(run, s)));
+        section(&mut out, "Posts", each().filter_map(|s| tap_tables::posts(run, s)));
     }
     section(
         &mut out,

@@ -25,6 +25,7 @@ mod stages;
 mod svg;
 mod table;
 mod tables;
+mod tap_tables;
 pub mod terminal;
 
 use std::{
@@ -286,6 +287,15 @@ mod tests {
     }
 
     #[test]
+    fn resilience_is_written_where_there_is_a_fault() {
+        let run = sample::faults();
+        let files = Paper::of(&run).files();
+        let its = files.iter().filter(|p| p.starts_with("resilience"));
+        let names: Vec<&str> = its.map(|p| p.to_str().unwrap()).collect();
+        assert_eq!(names, ["resilience/S7_resilience.csv", "resilience/S8_resilience.csv"]);
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_written_is_an_error_with_its_path() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("timings"), "in the way").unwrap();
@@ -295,12 +305,13 @@ mod tests {
 
     #[test]
     fn a_run_that_went_through_its_file_is_drawn_alike() {
-        let run = sample::mixed();
-        let text = serde_json::to_string(&run).unwrap();
-        let again: RunRecord = serde_json::from_str(&text).unwrap();
-        let (paper, twin) = (Paper::of(&run), Paper::of(&again));
-        for (a, b) in drawings(&paper).iter().zip(drawings(&twin)) {
-            assert!(a.draw(&paper) == b.draw(&twin), "{}", a.path().display());
+        for run in [sample::mixed(), sample::faults()] {
+            let text = serde_json::to_string(&run).unwrap();
+            let again: RunRecord = serde_json::from_str(&text).unwrap();
+            let (paper, twin) = (Paper::of(&run), Paper::of(&again));
+            for (a, b) in drawings(&paper).iter().zip(drawings(&twin)) {
+                assert!(a.draw(&paper) == b.draw(&twin), "{}", a.path().display());
+            }
         }
     }
 

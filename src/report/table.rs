@@ -12,6 +12,8 @@ pub(crate) enum Cell {
     Text(String),
     /// A figure with its unit, set to the right.
     Number(String),
+    /// A few words that stay on one line.
+    Name(String),
     /// What a machine said, kept as it is.
     Code(String),
     /// A judgement.
@@ -21,7 +23,7 @@ pub(crate) enum Cell {
 impl Cell {
     fn text(&self) -> String {
         match self {
-            Self::Text(s) | Self::Number(s) | Self::Code(s) => s.clone(),
+            Self::Text(s) | Self::Number(s) | Self::Name(s) | Self::Code(s) => s.clone(),
             Self::Verdict(v) => v.to_string(),
         }
     }
@@ -29,6 +31,7 @@ impl Cell {
     fn html(&self) -> String {
         match self {
             Self::Text(s) | Self::Number(s) => escape(s),
+            Self::Name(s) => format!("<span class=\"short\">{}</span>", escape(s)),
             // A short name stays on one line, whatever the table is squeezed to.
             Self::Code(s) if s.chars().count() <= 28 => {
                 format!("<code class=\"short\">{}</code>", escape(s))
@@ -40,7 +43,7 @@ impl Cell {
 
     fn markdown(&self) -> String {
         match self {
-            Self::Text(s) | Self::Number(s) => escape_markdown(s),
+            Self::Text(s) | Self::Number(s) | Self::Name(s) => escape_markdown(s),
             Self::Code(s) if s.contains('`') => escape_markdown(s),
             Self::Code(s) => format!("`{}`", one_line(s).replace('|', "\\|")),
             Self::Verdict(v) => format!("**{v}**"),
@@ -69,6 +72,11 @@ impl From<Verdict> for Cell {
 /// A figure.
 pub(crate) fn num(n: impl ToString) -> Cell {
     Cell::Number(n.to_string())
+}
+
+/// A few words that stay on one line.
+pub(crate) fn name(words: impl ToString) -> Cell {
+    Cell::Name(words.to_string())
 }
 
 /// What a machine said.

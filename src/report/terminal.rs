@@ -30,7 +30,9 @@ pub fn table(paper: &Paper<'_>) -> String {
         scenario(&mut out, s);
     }
     for r in Resilience::of_run(run) {
-        let _ = write!(out, "\nresilience of {}:\n{}", r.scenario.id, fault_tables::narrow(&r).text());
+        let _ = write!(out, "\nresilience of {}:\n{}", r.scenario.id, fault_tables::jobs(&r).text());
+        let wide = ["cells", "delayed", "requests dropped", "answers dropped", "refused"];
+        out.push_str(&wide.into_iter().fold(fault_tables::posts(&r), Table::without).text());
         if let Some(delays) = fault_tables::delays(&r) {
             out.push_str(&delays.text());
         }

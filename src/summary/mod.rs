@@ -301,3 +301,53 @@ fn errors(cells: &[&CellRecord]) -> BTreeMap<ErrorKey, ErrorStats> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn levels_are_parts_of_their_own_and_add_up_to_the_scenario() {
+        let run = sample::faults();
+        let all = ScenarioSummary::of_run(&run);
+        let names: Vec<String> = all.iter().flat_map(|s| s.parts()).map(ScenarioSummary::name).collect();
+        assert_eq!(
+            names,
+            [
+                "S6",
+                "S7 latency +250 ms ± 10.0 ms",
+                "S7 latency +1.00 s ± 40.0 ms",
+                "S8 drop 2 %",
+                "S8 drop 5 %"
+            ]
+        );
+        for s in &all {
+            let sum = |of: fn(&ScenarioSummary) -> u64| s.parts().iter().map(of).sum::<u64>();
+            assert_eq!(sum(|p| p.submitted), s.submitted);
+            assert_eq!(sum(|p| p.cells as u64), s.cells as u64);
+            assert_eq!(sum(|p| p.planned().into()), u64::from(s.scenario.repetitions));
+            assert_eq!(sum(|p| p.all.count()), s.all.count());
+        }
+    }
+
+    #[test]
+    fn one_measured_level_of_several_keeps_its_name() {
+        let mut run = sample::faults();
+        run.cells.retain(|c| c.cell.repetition == 1);
+        let names: Vec<String> =
+            ScenarioSummary::of_run(&run).iter().flat_map(|s| s.parts()).map(ScenarioSummary::name).collect();
+        assert_eq!(names, ["S6", "S7 latency +250 ms ± 10.0 ms", "S8 drop 2 %"]);
+    }
+
+    #[test]
+    fn the_best_source_is_the_tap_where_it_saw_anything() {
+        let mut run = sample::faults();
+        let source = |run: &RunRecord, stage| ScenarioSummary::of_run(run)[0].best(stage).map(|s| s.source);
+        assert_eq!(source(&run, Stage::Run), Some(Source::Tap));
+        assert_eq!(source(&run, Stage::Queue), Some(Source::Poll));
+        run.cells.iter_mut().for_each(|c| c.posts = None);
+        assert_eq!((source(&run, Stage::Run), source(&run, Stage::Persist)), (Some(Source::Poll), None));
+        assert!(!ScenarioSummary::of_run(&run)[0].is_tapped());
+    }
+}
