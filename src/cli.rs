@@ -79,9 +79,16 @@ pub enum Command {
 /// Flags of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Scenario of the matrix, such as S6
-    #[arg(short = 's', long, env = "SPRINGTIDE_SCENARIO", value_name = "ID", required = true)]
-    pub scenario: Option<String>,
+    /// Scenario of the matrix, such as S6; several, as in S6,S8, take turns
+    #[arg(
+        short = 's',
+        long = "scenario",
+        env = "SPRINGTIDE_SCENARIO",
+        value_name = "ID",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub scenarios: Vec<String>,
     /// Matrix file [default: the runbook's S1-S8]
     #[arg(long, env = "SPRINGTIDE_MATRIX", value_name = "FILE")]
     pub matrix: Option<PathBuf>,
@@ -125,9 +132,9 @@ pub struct RunArgs {
     /// Pause between two polls of a job, jittered by 10 %
     #[arg(long, env = "SPRINGTIDE_POLL_INTERVAL", value_name = "TIME", default_value = "500ms", value_parser = some_span, help_heading = "Load")]
     pub poll_interval: Micros,
-    /// Give a job up and cancel it after so long
-    #[arg(long, env = "SPRINGTIDE_JOB_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = some_span, help_heading = "Load")]
-    pub job_timeout: Micros,
+    /// Give a job up and cancel it after so long [default: 10m; on the stand-in twice what its work takes, and 8s]
+    #[arg(long, env = "SPRINGTIDE_JOB_TIMEOUT", value_name = "TIME", value_parser = some_span, help_heading = "Load")]
+    pub job_timeout: Option<Micros>,
     /// Give the target up when it gives no answer for so long; also the timeout of a request
     #[arg(long, env = "SPRINGTIDE_PATIENCE", value_name = "TIME", default_value = "30s", value_parser = some_span, help_heading = "Load")]
     pub patience: Micros,
@@ -146,6 +153,37 @@ pub struct RunArgs {
     /// Load threads [default: one for every 1000 users, at most one per core]
     #[arg(long, env = "SPRINGTIDE_LOAD_THREADS", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Load")]
     pub load_threads: Option<u32>,
+
+    /// Tap between the target's workers and its API (springtide tap); its token comes from SPRINGTIDE_TAP_TOKEN or --tap-token-file
+    #[arg(long, env = "SPRINGTIDE_TAP", value_name = "URL", help_heading = "Tap and faults")]
+    pub tap: Option<String>,
+    /// File whose first line is the tap's token
+    #[arg(
+        long,
+        env = "SPRINGTIDE_TAP_TOKEN_FILE",
+        value_name = "FILE",
+        requires = "tap",
+        help_heading = "Tap and faults"
+    )]
+    pub tap_token_file: Option<PathBuf>,
+    /// HTTP API of a Toxiproxy that is to do the faults instead of the tap, such as http://toxiproxy:8474
+    #[arg(
+        long,
+        env = "SPRINGTIDE_TOXIPROXY",
+        value_name = "URL",
+        requires = "toxiproxy_proxy",
+        help_heading = "Tap and faults"
+    )]
+    pub toxiproxy: Option<String>,
+    /// Name of the proxy in that Toxiproxy which the target's workers post through
+    #[arg(
+        long,
+        env = "SPRINGTIDE_TOXIPROXY_PROXY",
+        value_name = "NAME",
+        requires = "toxiproxy",
+        help_heading = "Tap and faults"
+    )]
+    pub toxiproxy_proxy: Option<String>,
 
     /// Fail the run unless this holds, such as 'job.p95<30s' or 'failures<1% for S6' (repeatable)
     #[arg(
@@ -230,6 +268,9 @@ pub struct BackendArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, env = "SPRINGTIDE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:5000")]
     pub listen: std::net::SocketAddr,
+    /// Where its workers post to, when that is not itself: a tap or another proxy before it
+    #[arg(long, env = "SPRINGTIDE_INTERNAL_URL", value_name = "URL")]
+    pub internal_url: Option<String>,
     /// Seed of task times and bugs
     #[arg(long, env = "SPRINGTIDE_SEED", value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -419,7 +460,7 @@ mod tests {
     fn the_main_job_needs_no_subcommand() {
         let cli = typed(&["--scenario", "S6", "--users", "10"], None).unwrap();
         assert!(cli.command.is_none());
-        assert_eq!((cli.run.scenario.as_deref(), cli.run.users), (Some("S6"), Some(10)));
+        assert_eq!((cli.run.scenarios, cli.run.users), (vec!["S6".to_owned()], Some(10)));
     }
 
     #[test]
@@ -428,7 +469,7 @@ mod tests {
             "scenario = \"S1\"\npoll-interval = \"1s\"\nno_warmup = true\nthreshold = [\"failures<1%\"]\n";
         let cli = typed(&["--poll-interval", "250ms"], Some(file)).unwrap();
         assert_eq!(cli.run.poll_interval, Micros(250_000));
-        assert_eq!(cli.run.scenario.as_deref(), Some("S1"));
+        assert_eq!(cli.run.scenarios, ["S1"]);
         assert!(cli.run.no_warmup);
         assert_eq!(cli.run.thresholds.len(), 1);
         let Some(Command::Run(run)) = typed(&["run"], Some(file)).unwrap().command else { panic!() };

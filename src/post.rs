@@ -19,6 +19,10 @@ use crate::{
 /// counted among the posts.
 pub const CANARY: &str = "x-springtide-canary";
 
+/// The fates of canaries are drawn apart from those of posts: number n has that of
+/// `CANARY_STREAM | n`.
+pub const CANARY_STREAM: u64 = 1 << 63;
+
 /// The header by which a backend says that it had the answer to a repeated post already, and did
 /// nothing again.
 pub const REPLAYED: &str = "idempotency-replayed";

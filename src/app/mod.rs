@@ -7,7 +7,9 @@ mod local;
 mod preflight;
 mod progress;
 pub mod report;
+mod rigging;
 pub mod run;
+mod wanted;
 
 use std::{fmt, io::Write};
 

@@ -103,7 +103,7 @@ pub(super) fn nasty() -> RunRecord {
     }
     totals.errors =
         totals.errors.into_iter().map(|(key, e)| (ErrorKey { error: EVIL.into(), ..key }, e)).collect();
-    run.cells.push(CellRecord::close(old.cell, &plan, totals, old.t0_unix, old.workers, None));
+    run.cells.push(CellRecord::close(old.cell, &plan, totals, old.t0_unix, old.workers, None, None, None));
     judgement::close(&mut run);
     run
 }
@@ -142,7 +142,7 @@ pub(super) fn run(
     for cell in plan.cells.clone() {
         let totals = measure(&cell, jobs_per_user, t0, &fate);
         let warm_up = cell.kind == CellKind::WarmUp;
-        let record = CellRecord::close(cell, &plan, totals, t0, [(0, 9)].into(), None);
+        let record = CellRecord::close(cell, &plan, totals, t0, [(0, 9)].into(), None, None, None);
         t0 += record.duration.0 + 3_000_000;
         cells.push(if warm_up { record.without_totals() } else { record });
     }
@@ -174,6 +174,7 @@ pub(super) fn run(
             server: Some("springtide-standin".into()),
             keep_alive: true,
         },
+        rigging: Default::default(),
         plan,
         thresholds: Vec::new(),
         cells,

@@ -122,8 +122,9 @@ fn every_command_can_be_typed() {
             Some(cli::Command::Run(run)) => *run,
             Some(_) => continue,
         };
-        let id = run.scenario.unwrap();
-        assert!(matrices.iter().any(|m| m.get(&id).is_some()), "{line}: no scenario {id}");
+        for id in run.scenarios {
+            assert!(matrices.iter().any(|m| m.get(&id).is_some()), "{line}: no scenario {id}");
+        }
     }
     assert!(seen > 5, "{seen} commands");
 }
@@ -328,8 +329,8 @@ fn toml_examples_are_read() {
 #[test]
 fn the_sample_configuration_has_every_flag() {
     let sample = text("springtide.example.toml");
-    let scenario = parse(Vec::new(), Some(&sample)).unwrap().run.scenario;
-    assert_eq!(scenario.as_deref(), Some("S6"));
+    let scenario = parse(Vec::new(), Some(&sample)).unwrap().run.scenarios;
+    assert_eq!(scenario, ["S6"]);
     // `#key = value` is a setting, `# text` is a comment.
     let every: String = sample
         .lines()
