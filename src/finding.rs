@@ -158,7 +158,7 @@ pub fn of_cell(totals: &Totals, ledger: &Ledger, poll_interval: Micros) -> Vec<F
         found.note(Kind::NotQuiet, &format!("{id} ({state})"));
     }
     totals.target.errors.iter().for_each(|e| found.note(Kind::Unreconciled, e));
-    for stage in Stage::ALL.into_iter().filter(|s| s.is_polled()) {
+    for stage in Stage::CLIENT.into_iter().filter(|s| s.is_polled()) {
         let spans = totals.jobs.values().filter_map(|j| j.timeline.stage(stage));
         let sample = crate::estimate::Sample::new(spans);
         let Some(p50) = sample.quantile(0.5) else {

@@ -125,7 +125,7 @@ impl ErrorStats {
 }
 
 /// The results of a job, read whole and checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Results {
     /// The id by which the target's workers know the job, where the target tells it.
     #[serde(default)]

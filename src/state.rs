@@ -83,8 +83,15 @@ pub enum Stage {
     Queue,
     /// RUNNING to MERGING_QUEUED or a later state.
     Run,
-    /// MERGING_QUEUED to COMPLETED: waiting for the merge, merging, persisting.
+    /// The last task's end to MERGING_QUEUED: the tasks' results are handed over. Known to a tap only.
+    HandOverQueued,
+    /// MERGING_QUEUED to MERGING_RUNNING: they are handed over again. Known to a tap only.
+    HandOverRunning,
+    /// MERGING_QUEUED to COMPLETED: waiting for the merge, merging, persisting. A tap tells the
+    /// persisting apart: to it the merge ends with the receipt of the results.
     Merge,
+    /// The receipt of the results to the end of their answer. Known to a tap only.
+    Persist,
     /// Sending the request for the results to their last byte.
     Fetch,
     /// Sending the submit to the last byte of the results.
@@ -93,8 +100,25 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of a job's life; end-to-end last.
-    pub const ALL: [Self; 6] =
+    pub const ALL: [Self; 9] = [
+        Self::Submit,
+        Self::Queue,
+        Self::Run,
+        Self::HandOverQueued,
+        Self::HandOverRunning,
+        Self::Merge,
+        Self::Persist,
+        Self::Fetch,
+        Self::EndToEnd,
+    ];
+
+    /// Those that a client can tell by itself.
+    pub const CLIENT: [Self; 6] =
         [Self::Submit, Self::Queue, Self::Run, Self::Merge, Self::Fetch, Self::EndToEnd];
+
+    /// Those that a tap can tell.
+    pub const TAP: [Self; 5] =
+        [Self::Run, Self::HandOverQueued, Self::HandOverRunning, Self::Merge, Self::Persist];
 
     /// The name in files and on the command line.
     pub fn as_str(self) -> &'static str {
@@ -102,13 +126,16 @@ impl Stage {
             Self::Submit => "submit",
             Self::Queue => "queue",
             Self::Run => "run",
+            Self::HandOverQueued => "hand_over_queued",
+            Self::HandOverRunning => "hand_over_running",
             Self::Merge => "merge",
+            Self::Persist => "persist",
             Self::Fetch => "fetch",
             Self::EndToEnd => "end_to_end",
         }
     }
 
-    /// Whether polling bounds it, so that it is an interval; the others are clocked exactly.
+    /// Whether polling bounds it, so that it is an interval; a client clocks its others exactly.
     pub fn is_polled(self) -> bool {
         matches!(self, Self::Queue | Self::Run | Self::Merge)
     }

@@ -202,7 +202,7 @@ struct Pooled {
     jobs: u64,
     polls: u64,
     poll_bytes: u64,
-    stages: [Collecting; Stage::ALL.len()],
+    stages: [Collecting; Stage::CLIENT.len()],
     payloads: [Vec<Payload>; PayloadKind::ALL.len()],
 }
 
@@ -246,7 +246,7 @@ impl Pooled {
         self.polls += u64::from(job.timeline.polls);
         self.poll_bytes += job.timeline.poll_bytes;
         let refused = matches!(job.outcome, JobOutcome::Rejected { .. });
-        for (stage, collecting) in Stage::ALL.into_iter().zip(&mut self.stages) {
+        for (stage, collecting) in Stage::CLIENT.into_iter().zip(&mut self.stages) {
             if refused && stage != Stage::Submit {
                 continue;
             }
@@ -282,7 +282,7 @@ impl Pooled {
         // Sorting is most of the work on a large run, and the stages have nothing to do with each
         // other.
         thread::scope(|scope| {
-            let all = Stage::ALL.into_iter().zip(self.stages);
+            let all = Stage::CLIENT.into_iter().zip(self.stages);
             let sorting: Vec<_> = all.map(|(stage, c)| (stage, scope.spawn(move || c.finish()))).collect();
             sorting
                 .into_iter()

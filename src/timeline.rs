@@ -169,8 +169,8 @@ impl JobTimeline {
         self.seen.iter().find(|o| o.state >= state && o.state <= JobState::Completed).map(|o| o.began)
     }
 
-    /// How long a stage took, as tightly as it is known. `None` when the job never entered it;
-    /// a stage it entered and did not leave is censored at the moment the client let go.
+    /// How long a stage took, as tightly as it is known. `None` when the job never entered it, and
+    /// for stages that no client can tell; a stage it entered and did not leave is censored at the moment the client let go.
     pub fn stage(&self, stage: Stage) -> Option<Span> {
         let submit = self.submit?;
         match stage {
@@ -187,6 +187,7 @@ impl JobTimeline {
             }
             Stage::Run => Some(self.from(self.reached(MILESTONES[0])?, MILESTONES[1])),
             Stage::Merge => Some(self.from(self.reached(MILESTONES[1])?, MILESTONES[2])),
+            Stage::HandOverQueued | Stage::HandOverRunning | Stage::Persist => None,
         }
     }
 

@@ -128,7 +128,7 @@ fn gantts(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize) -> Stri
 }
 
 fn stage_legend() -> String {
-    let items: String = Stage::ALL
+    let items: String = Stage::CLIENT
         .into_iter()
         .filter(|s| *s != Stage::EndToEnd)
         .map(|stage| {

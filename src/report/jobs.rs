@@ -46,7 +46,7 @@ fn push_job(out: &mut Vec<u8>, key: JobKey, job: &Job) {
     out.extend_from_slice(job.outcome.kind().as_bytes());
     out.push(b',');
     push_detail(out, &job.outcome);
-    for stage in Stage::ALL {
+    for stage in Stage::CLIENT {
         push_stage(out, job, stage);
     }
     for n in [u64::from(job.timeline.polls), job.timeline.poll_bytes, job.submit_bytes] {
@@ -96,7 +96,7 @@ fn push_stage(out: &mut Vec<u8>, job: &Job, stage: Stage) {
                 out.extend_from_slice(if span.most.is_none() { b"true" } else { b"false" });
             }
         }
-        Stage::Submit | Stage::Fetch => {}
+        Stage::Submit | Stage::Fetch | Stage::HandOverQueued | Stage::HandOverRunning | Stage::Persist => {}
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn of(cells: &[&CellRecord]) -> Vec<Milestones> {
         .step_by(step)
         .filter(|j| !matches!(j.outcome, JobOutcome::Rejected { .. }))
         .collect();
-    Stage::ALL
+    Stage::CLIENT
         .into_iter()
         .map(|stage| {
             let bounds: Vec<(Span, Span)> = drawn.iter().filter_map(|j| bounds(j, stage)).collect();
@@ -60,6 +60,7 @@ pub(crate) fn moments(job: &Job, stage: Stage) -> Option<(Between, Option<Betwee
         Stage::Merge => Some((t.reached(JobState::MergingQueued)?, t.reached(JobState::Completed))),
         Stage::Fetch => t.fetch.map(|f| (exactly(f.sent), Some(exactly(f.done)))),
         Stage::EndToEnd => Some((exactly(submit.sent), t.fetch.map(|f| exactly(f.done)))),
+        Stage::HandOverQueued | Stage::HandOverRunning | Stage::Persist => None,
     }
 }
 

@@ -111,7 +111,7 @@ pub(crate) fn stage_class(stage: Stage) -> &'static str {
         Stage::Submit => "st0",
         Stage::Queue => "st1",
         Stage::Run => "st2",
-        Stage::Merge => "st3",
+        Stage::Merge | Stage::HandOverQueued | Stage::HandOverRunning | Stage::Persist => "st3",
         Stage::Fetch => "st4",
         Stage::EndToEnd => "st5",
     }
