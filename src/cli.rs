@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::Erro
 
 use crate::{
     micros::{self, Micros},
-    standin::Bug,
+    standin::{Bug, Retries},
     threshold::Threshold,
 };
 
@@ -245,6 +245,9 @@ pub struct StandInArgs {
     /// Mean time of a task
     #[arg(long, env = "SPRINGTIDE_STANDIN_TASK_TIME", value_name = "TIME", default_value = "350ms", value_parser = span)]
     pub standin_task_time: Micros,
+    /// Whether its workers post again what got no answer: none or exponential
+    #[arg(long, env = "SPRINGTIDE_STANDIN_RETRIES", value_name = "POLICY", default_value = "none")]
+    pub standin_retries: Retries,
     /// Let it misbehave, see `springtide backend --help` (repeatable)
     #[arg(long = "standin-bug", env = "SPRINGTIDE_STANDIN_BUG", value_name = "BUG", value_delimiter = ';')]
     pub standin_bugs: Vec<Bug>,

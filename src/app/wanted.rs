@@ -182,6 +182,7 @@ pub(super) fn stand_in_config(args: &StandInArgs, seed: u64) -> Config {
         seed,
         slots: args.standin_slots as usize,
         task_time: args.standin_task_time.into(),
+        retries: args.standin_retries,
         bugs: args.standin_bugs.clone(),
         ..Config::default()
     }

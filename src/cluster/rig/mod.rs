@@ -187,7 +187,7 @@ impl Server {
         let mut book = at.book;
         book.trouble(why.to_owned());
         self.seen = book.seen();
-        Evidence { posts: self.reader.is_some().then(|| book.close()), injection: None }
+        Evidence { posts: self.reader.as_ref().map(|reader| book.close(reader.now)), injection: None }
     }
 
     /// Stands beside one cell. `at` is filled as soon as there is something to lose.
@@ -290,6 +290,6 @@ impl Server {
         }
         let Some(here) = at.take() else { return Ok(Evidence::default()) };
         self.seen = here.book.seen();
-        Ok(Evidence { posts: self.reader.is_some().then(|| here.book.close()), injection })
+        Ok(Evidence { posts: self.reader.as_ref().map(|reader| here.book.close(reader.now)), injection })
     }
 }

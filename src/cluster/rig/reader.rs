@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     fault::FaultKind,
+    micros::Micros,
     plan::Cell,
     post::Batch,
     posts::Book,
@@ -25,11 +26,13 @@ pub(super) struct Reader {
     next: u64,
     /// When the tap last answered.
     answered: Instant,
+    /// The tap's clock then.
+    pub(super) now: Micros,
 }
 
 impl Reader {
     pub(super) fn new(link: Link) -> Self {
-        Self { link, boot: None, next: 0, answered: Instant::now() }
+        Self { link, boot: None, next: 0, answered: Instant::now(), now: Micros::ZERO }
     }
 
     /// Goes on to the end of the log without looking.
@@ -76,6 +79,7 @@ impl Reader {
             Ok(mut batch) => {
                 self.answered = Instant::now();
                 self.next = batch.next;
+                self.now = batch.now;
                 if batch.lost > 0 {
                     book.unread(batch.lost);
                 }
