@@ -182,8 +182,16 @@ impl CellRecord {
     ) -> Self {
         let ledger = Ledger::of(&totals);
         let findings = finding::of_cell(&totals, &ledger, plan.settings.poll_interval);
-        let checks =
-            verdict::of_cell(&cell, &ledger, &findings, &totals.health, &plan.settings.limits, frames);
+        let facts = verdict::Facts {
+            cell: &cell,
+            totals: &totals,
+            ledger: &ledger,
+            findings: &findings,
+            posts: posts.as_ref(),
+            injection: injection.as_ref(),
+            frames: frames.as_deref(),
+        };
+        let checks = verdict::of_cell(&facts, &plan.settings.limits);
         let duration = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
         let verdict = verdict::worst(&checks);
         Self { cell, t0_unix, duration, totals, workers, ledger, posts, injection, findings, checks, verdict }
