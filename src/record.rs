@@ -170,6 +170,7 @@ pub struct CellRecord {
 
 impl CellRecord {
     /// Closes a cell: draws up its books, lists its findings, applies the rules.
+    #[expect(clippy::too_many_arguments, reason = "everything a cell leaves behind, each once")]
     pub fn close(
         cell: Cell,
         plan: &Plan,
@@ -181,7 +182,8 @@ impl CellRecord {
         injection: Option<Injection>,
     ) -> Self {
         let ledger = Ledger::of(&totals);
-        let findings = finding::of_cell(&totals, &ledger, plan.settings.poll_interval);
+        let interval = plan.settings.poll_interval;
+        let findings = finding::of_cell(&totals, &ledger, interval, posts.as_ref(), injection.as_ref());
         let facts = verdict::Facts {
             cell: &cell,
             totals: &totals,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Order;
-use crate::{micros::Micros, post::Post, route::Route, state::JobState};
+use crate::{fault::Fate, micros::Micros, post::Post, route::Route, state::JobState};
 
 /// When something became known to the target: after the receipt of the post that said so and
 /// before the end of its answer.
@@ -52,6 +52,8 @@ pub struct Simulation {
     pub lost: u64,
     /// Bodies of it that were accepted without the worker learning of it.
     pub answers_lost: u64,
+    /// Posts of it whose request or answer a fault cut off.
+    pub dropped: u64,
     /// Posts of it that were repeated because the worker had not been told of success.
     pub retried: u64,
 }
@@ -111,6 +113,7 @@ impl Telling {
         let told = &mut self.told;
         told.posts += 1;
         told.first_post = Some(told.first_post.map_or(post.received, |first| first.min(post.received)));
+        told.dropped += u64::from(matches!(post.fate, Fate::DropRequest | Fate::DropAnswer | Fate::Refuse));
         told.results_attempted += u64::from(post.route == Route::Results);
         let task = post.task.filter(|_| post.route == Route::Tasks).map(|t| self.tasks.entry(t).or_default());
         if !post.is_accepted() {

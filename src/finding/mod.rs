@@ -2,13 +2,20 @@
 //!
 //! A finding is a fact with its evidence; whether the run passes is `verdict`'s business.
 
-use std::{collections::BTreeMap, fmt};
+mod kind;
+mod posts;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use kind::Kind;
+
 use crate::{
+    injection::Injection,
     ledger::Ledger,
     micros::Micros,
+    posts::CellPosts,
     snapshot::{Cancel, Job, Totals},
     timeline::{JobOutcome, JobState, Stage},
 };
@@ -27,125 +34,14 @@ pub struct Finding {
     pub examples: Vec<String>,
 }
 
-/// What can be found.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Kind {
-    /// The target's list gives the job an end time, yet its state is not terminal: a COMPLETED
-    /// was overwritten.
-    CompletedOverwritten {
-        /// The state it is in for good.
-        state: JobState,
-    },
-    /// No terminal state within the job timeout.
-    Stuck {
-        /// The state it hangs in.
-        state: JobState,
-    },
-    /// The state went against the order of a job's life.
-    WentBackwards {
-        /// From this.
-        from: JobState,
-        /// To this.
-        to: JobState,
-    },
-    /// Estimators or pages stand in the results more than once.
-    DuplicateResults,
-    /// Jobs of one input have results of different shapes.
-    ResultsDiffer,
-    /// What came back makes no sense, such as results that are missing though the job is COMPLETED.
-    BrokenResults {
-        /// What was wrong.
-        what: String,
-    },
-    /// The target has a job whose submit it never answered as accepted.
-    GhostJob,
-    /// One submit made two jobs.
-    DuplicateJob,
-    /// An accepted job is not in the target's list.
-    VanishedJob,
-    /// The target answers 404 for a job it accepted.
-    LostJob,
-    /// The target said FAILED.
-    FailedJob,
-    /// Submits were refused.
-    RejectedSubmit {
-        /// HTTP status, 0 for none.
-        status: u16,
-    },
-    /// A state name outside the contract.
-    UnknownState,
-    /// A job that we gave up could not be canceled, or did not become terminal.
-    NotQuiet,
-    /// The target could not be asked for its own list.
-    Unreconciled,
-    /// The poll interval blurs a stage by more than 5 % of its median.
-    PollTooCoarse {
-        /// The stage.
-        stage: Stage,
-        /// Its median.
-        median: Micros,
-        /// The poll interval.
-        interval: Micros,
-    },
-    /// States that no poll saw in some jobs, because they were shorter than the poll interval.
-    SkippedState {
-        /// The state.
-        state: JobState,
-    },
-}
-
-impl Kind {
-    /// Whether it speaks of how we looked and not of the target.
-    pub fn is_about_us(&self) -> bool {
-        matches!(self, Self::PollTooCoarse { .. } | Self::SkippedState { .. })
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CompletedOverwritten { state } => write!(
-                f,
-                "COMPLETED overwritten: the target's list has an end time, but the job stays {state}"
-            ),
-            Self::Stuck { state } => write!(f, "stuck in {state} until the job timeout"),
-            Self::WentBackwards { from, to } => {
-                write!(f, "state went backwards from {from} to {to}")
-            }
-            Self::DuplicateResults => {
-                f.write_str("results stored more than once: duplicate estimators or pages")
-            }
-            Self::ResultsDiffer => f.write_str("results of one input differ in shape"),
-            Self::BrokenResults { what } if what.starts_with("results") => {
-                write!(f, "COMPLETED, but the {what}")
-            }
-            Self::BrokenResults { what } => write!(f, "no outcome that makes sense: {what}"),
-            Self::GhostJob => f.write_str("ghost: the target has a job whose submit it did not accept"),
-            Self::DuplicateJob => f.write_str("duplicate: one submit made more than one job"),
-            Self::VanishedJob => f.write_str("vanished: an accepted job is not in the target's list"),
-            Self::LostJob => f.write_str("lost: the target answers 404 for a job it accepted"),
-            Self::FailedJob => f.write_str("the target ended the job as FAILED"),
-            Self::RejectedSubmit { status: 0 } => f.write_str("submit got no answer"),
-            Self::RejectedSubmit { status } => write!(f, "submit refused with status {status}"),
-            Self::UnknownState => f.write_str("state name outside the contract"),
-            Self::NotQuiet => {
-                f.write_str("a job that was given up could not be made terminal; it may load later cells")
-            }
-            Self::Unreconciled => f.write_str("the target's own list of jobs could not be read"),
-            Self::PollTooCoarse { stage, median, interval } => write!(
-                f,
-                "the poll interval ({interval}) exceeds 5 % of a cell's median {stage} stage ({median}): lower --poll-interval for sharper figures"
-            ),
-            Self::SkippedState { state } => {
-                write!(f, "{state} was shorter than the poll interval and not seen")
-            }
-        }
-    }
-}
-
 /// Everything that one cell revealed, in the order of [`Kind`].
-pub fn of_cell(totals: &Totals, ledger: &Ledger, poll_interval: Micros) -> Vec<Finding> {
+pub fn of_cell(
+    totals: &Totals,
+    ledger: &Ledger,
+    poll_interval: Micros,
+    posts: Option<&CellPosts>,
+    injection: Option<&Injection>,
+) -> Vec<Finding> {
     let mut found = Notes::default();
     for job in totals.jobs.values() {
         of_job(job, totals, &mut found);
@@ -169,6 +65,11 @@ pub fn of_cell(totals: &Totals, ledger: &Ledger, poll_interval: Micros) -> Vec<F
             found.0.insert(kind, (sample.count() as u64, Vec::new()));
         }
     }
+    if let Some(posts) = posts {
+        posts::of_posts(totals, posts, &mut found);
+    }
+    let deviations: Vec<String> = injection.map(|i| i.deviations.clone()).unwrap_or_default();
+    found.put(Kind::FaultDeviates, deviations.len() as u64, deviations);
     found.0.into_iter().map(|(kind, (count, examples))| Finding { kind, count, examples }).collect()
 }
 
@@ -200,6 +101,9 @@ fn of_job(job: &Job, totals: &Totals, found: &mut Notes) {
     }
     if job.results.as_ref().is_some_and(|r| r.duplicates > 0) {
         found.note(Kind::DuplicateResults, id);
+    }
+    if job.timeline.state() == Some(JobState::Completed) && job.tasks.is_some_and(|t| t.completed < t.all) {
+        found.note(Kind::PartialResults, id);
     }
     job.unknown_states.iter().for_each(|s| found.note(Kind::UnknownState, s));
     if job.outcome == JobOutcome::Fetched {
@@ -238,6 +142,14 @@ impl Notes {
             examples.push(example.to_owned());
         }
     }
+
+    /// What was counted elsewhere, unless it is nothing.
+    fn put(&mut self, kind: Kind, count: u64, mut examples: Vec<String>) {
+        if count > 0 {
+            examples.truncate(EXAMPLES);
+            self.0.insert(kind, (count, examples));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -261,7 +173,7 @@ mod tests {
             totals.target.listed.insert(id, Listed { title: job.title.clone(), end_time });
             totals.jobs.insert(JobKey { user, nth: 0 }, job);
         }
-        let findings = of_cell(&totals, &Ledger::of(&totals), Micros(500_000));
+        let findings = of_cell(&totals, &Ledger::of(&totals), Micros(500_000), None, None);
         findings.into_iter().map(|f| (f.kind, f.count)).collect()
     }
 
