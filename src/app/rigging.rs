@@ -1,7 +1,7 @@
 //! Finds the tap and the Toxiproxy of a run before anything starts, and starts the tap of the
 //! stand-in.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rand::RngExt;
@@ -87,6 +87,23 @@ impl Rigging {
             );
         }
         Ok(rigging)
+    }
+
+    /// Sends one canary through the tap that was named: is the target behind it?
+    ///
+    /// # Errors
+    /// When nothing answers there.
+    pub(super) async fn look(&self, patience: Duration) -> Result<()> {
+        let (Some(link), None) = (&self.link, &self.built_in) else { return Ok(()) };
+        let canary = link.canary(Route::Tasks, 0, patience).await;
+        if canary.status.is_none_or(|status| status == 502) {
+            let upstream = self.facts.tap.as_ref().map(|t| t.upstream.as_str()).unwrap_or_default();
+            bail!(
+                "the tap {} reaches nothing at its upstream {upstream}; is the target running, and is the tap's --upstream right?",
+                link.url()
+            );
+        }
+        Ok(())
     }
 
     /// Puts a tap between the stand-in's workers and the stand-in.

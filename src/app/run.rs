@@ -103,6 +103,7 @@ async fn go(
         (None, None) => bail!("there is no target"),
     });
     let target = preflight::look(&origin, stand_in.is_some(), args.patience.into()).await?;
+    rigging.look(args.patience.into()).await?;
     tracing::info!(
         "target {}{}, seed {}, {} cells",
         target.url,

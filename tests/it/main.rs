@@ -4,10 +4,12 @@
 
 /// The import table of DESIGN section 11, held against the source.
 mod architecture;
-/// `springtide backend` as a process of its own.
+/// `springtide backend` and `springtide tap` as processes of their own.
 mod backend;
 /// What a run says of each bug that the stand-in can be told to have.
 mod bugs;
+/// Faults end to end, through a tap in a process of its own.
+mod faults;
 /// Runs of the real binary against the built-in stand-in.
 mod local;
 /// The matrix files and the fixtures, held against the disk in both directions.

@@ -63,12 +63,19 @@ impl Canaries {
         self.one_by_one(0..CLEAR).await
     }
 
-    /// Those while it is at work: in the middle of its first stretch, or at once when it lasts.
-    pub(super) async fn during(self, t0: Instant) -> Vec<Canary> {
+    /// When those are due that are sent while the fault is at work: early in its first stretch.
+    /// `None` when it has none.
+    pub(super) fn due(&self, t0: Instant) -> Option<Instant> {
         let stretches = self.fault.stretches(Micros(u64::MAX / 2));
-        let Some(&(from, to)) = stretches.first() else { return Vec::new() };
+        let (from, to) = *stretches.first()?;
         let into = Micros((to.0 - from.0) / 4).min(Micros(200_000));
-        sleep_until(t0 + Duration::from(from + into)).await;
+        Some(t0 + Duration::from(from + into))
+    }
+
+    /// Those while it is at work.
+    pub(super) async fn during(self, t0: Instant) -> Vec<Canary> {
+        let Some(due) = self.due(t0) else { return Vec::new() };
+        sleep_until(due).await;
         if self.numbered {
             let numbers = telling(&self.fault, self.seed);
             join_all(numbers.into_iter().map(|n| self.send(n))).await

@@ -273,9 +273,14 @@ impl Server {
         if let (Some(harm), Some(in_place), Some(canaries), Some(t0)) =
             (&mut self.harm, here.in_place.take(), canaries, here.t0)
         {
+            // A cell may be over before a window begins; then there is nothing to wait for.
+            let due = canaries.due(t0).is_some_and(|due| due <= Instant::now());
             let during = match here.during.take() {
-                // It renews no lease, so it must not wait for long; it is over within its deadline.
-                Some(during) => harm.beside(&self.run, cell, during).await?,
+                Some(during) if due => harm.beside(&self.run, cell, during).await?,
+                Some(during) => {
+                    during.abort();
+                    Vec::new()
+                }
                 None => Vec::new(),
             };
             let mut done = harm.lift(&self.run, in_place, t0).await?;
