@@ -7,8 +7,9 @@ use crate::{
     estimate::Quantile,
     micros::Micros,
     record::RunRecord,
-    summary::ScenarioSummary,
+    summary::{ScenarioSummary, StageSummary},
     threshold::{Aggregate, Figure, Threshold},
+    timeline::Stage,
     verdict::{self, Check, Rule, Verdict},
 };
 
@@ -32,7 +33,8 @@ pub fn close(run: &mut RunRecord) {
 /// Whether jobs of different cells of a scenario have results of one shape, where there are any to
 /// compare: a cell of one job can only be compared with the others.
 fn results_agree(run: &RunRecord, s: &ScenarioSummary) -> Option<Check> {
-    let cells = run.measured().filter(|c| c.cell.scenario == s.scenario.id);
+    // What a fault does to results is a finding; FAIL is for a target that was left alone.
+    let cells = run.measured().filter(|c| c.cell.scenario == s.scenario.id && c.cell.fault.is_none());
     let mut shapes: BTreeMap<&str, u64> = BTreeMap::new();
     for results in cells.flat_map(|c| c.totals.jobs.values()).filter_map(|j| j.results.as_ref()) {
         *shapes.entry(&results.shape).or_default() += 1;
@@ -43,15 +45,17 @@ fn results_agree(run: &RunRecord, s: &ScenarioSummary) -> Option<Check> {
     Some(Check::new(Rule::ResultsAgree, all == usual, Verdict::Fail, evidence))
 }
 
-/// Holds every scenario a threshold speaks of against it. A figure that is missing, or known
+/// Holds every scenario a threshold speaks of against it, each level of a fault for itself. A stage
+/// is that of its best source. A figure that is missing, or known
 /// only to be at least something, does not show that the limit is kept, so it fails.
 fn check(threshold: &Threshold, summaries: &[ScenarioSummary]) -> Vec<Check> {
     let mut checks: Vec<Check> = summaries
         .iter()
         .filter(|s| threshold.scenario().is_none_or(|id| *id == s.scenario.id))
+        .flat_map(ScenarioSummary::parts)
         .map(|s| {
             let (kept, said) = measure(threshold, s);
-            let evidence = format!("{threshold} in {}: {said}", s.scenario.id);
+            let evidence = format!("{threshold} in {}: {said}", s.name());
             Check::new(Rule::Threshold, kept, Verdict::Fail, evidence)
         })
         .collect();
@@ -74,7 +78,10 @@ fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
     };
     match threshold.figure() {
         Figure::Stage(stage, aggregate) => {
-            let sample = &s.stage(stage).sample;
+            let Some(StageSummary { sample, .. }) = s.best(stage) else {
+                let why = if Stage::CLIENT.contains(&stage) { "no data" } else { "no data from a tap" };
+                return (false, why.into());
+            };
             let n = sample.count() as u64;
             let bounded = |q: Option<Quantile>| match q {
                 None => (false, "no data".into()),

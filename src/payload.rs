@@ -1,6 +1,14 @@
-//! What jobs send and fetch: how large, and how long the request took that carried it.
+//! What jobs and the target's workers send and fetch: how large, and how long the request took
+//! that carried it.
 
-use crate::{micros::Micros, snapshot::Job, timeline::Stage};
+use crate::{
+    estimate::{Sample, Span},
+    micros::Micros,
+    posts::{Carried, CellPosts},
+    route::Route,
+    snapshot::Job,
+    timeline::Stage,
+};
 
 /// Which payload of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,29 +17,50 @@ pub enum PayloadKind {
     Submit,
     /// The answer with the results.
     Results,
+    /// The body of a post of the target's workers, as the tap saw it.
+    Post(Route),
 }
 
 impl PayloadKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Submit, Self::Results];
+    pub const ALL: [Self; 6] = [
+        Self::Submit,
+        Self::Results,
+        Self::Post(Route::Tasks),
+        Self::Post(Route::Jobs),
+        Self::Post(Route::Results),
+        Self::Post(Route::Logfiles),
+    ];
 
     /// The name in files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Submit => "submit",
             Self::Results => "results",
+            Self::Post(Route::Tasks) => "post_tasks",
+            Self::Post(Route::Jobs) => "post_jobs",
+            Self::Post(Route::Results) => "post_results",
+            Self::Post(Route::Logfiles) => "post_logfiles",
         }
     }
 
-    /// The stage that carries it.
-    pub fn stage(self) -> Stage {
+    /// The stage of a job that carries it; `None` for what is no stage of its own.
+    pub fn stage(self) -> Option<Stage> {
         match self {
-            Self::Submit => Stage::Submit,
-            Self::Results => Stage::Fetch,
+            Self::Submit => Some(Stage::Submit),
+            Self::Results => Some(Stage::Fetch),
+            Self::Post(_) => None,
         }
     }
 
-    /// That payload of a job; `None` when the job never had it.
+    /// Those payloads among a cell's posts; none of those that jobs themselves have.
+    pub fn of_posts(self, posts: &CellPosts) -> impl Iterator<Item = Payload> {
+        let route = if let Self::Post(route) = self { posts.routes.get(&route) } else { None };
+        let carried = route.map_or(&[][..], |r| r.payloads.as_slice());
+        carried.iter().map(|&Carried(bytes, latency)| Payload { wire: bytes, decoded: bytes, latency })
+    }
+
+    /// That payload of a job; `None` when the job never had it, and for posts of workers.
     pub fn of(self, job: &Job) -> Option<Payload> {
         match self {
             // A submit's body is sent as it is, so both sizes are its own.
@@ -45,6 +74,7 @@ impl PayloadKind {
                 decoded: results.body_bytes,
                 latency: fetch.took(),
             }),
+            Self::Post(_) => None,
         }
     }
 }
@@ -67,6 +97,9 @@ pub struct Sizes {
     pub kind: PayloadKind,
     /// Pearson's correlation of size and latency, −1 to 1; `None` when one of them does not vary.
     pub correlation: Option<f64>,
+    /// How long the posts took that carried them; `None` where a job's [stage](PayloadKind::stage)
+    /// says it.
+    pub latency: Option<Sample>,
     /// Rising.
     sizes: Vec<u64>,
 }
@@ -76,7 +109,9 @@ impl Sizes {
     pub fn of(kind: PayloadKind, payloads: &[Payload]) -> Self {
         let mut sizes: Vec<u64> = payloads.iter().map(|p| p.decoded).collect();
         sizes.sort_unstable();
-        Self { kind, correlation: correlation(payloads), sizes }
+        let took = || Sample::new(payloads.iter().map(|p| Span::exact(p.latency)));
+        let latency = kind.stage().is_none().then(took);
+        Self { kind, correlation: correlation(payloads), latency, sizes }
     }
 
     /// How many payloads.
@@ -139,7 +174,8 @@ mod tests {
 
     #[test]
     fn quantiles_of_sizes_are_order_statistics() {
-        let sizes = Sizes { kind: PayloadKind::Submit, correlation: None, sizes: (1..=100).collect() };
+        let sizes =
+            Sizes { kind: PayloadKind::Submit, correlation: None, latency: None, sizes: (1..=100).collect() };
         assert_eq!((sizes.min(), sizes.quantile(0.5), sizes.quantile(0.95), sizes.max()), (1, 50, 95, 100));
     }
 }

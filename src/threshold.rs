@@ -42,7 +42,7 @@ pub enum Aggregate {
     Max,
 }
 
-const HELP: &str = "write FIGURE<LIMIT [for SCENARIO] with FIGURE one of job.pNN, submit.pNN, queue.pNN, run.pNN, merge.pNN, fetch.pNN, requests.pNN (or .mean, .max), failures, requests.failures, and LIMIT like 500ms, 30s, 2m or 1%";
+const HELP: &str = "write FIGURE<LIMIT [for SCENARIO] with FIGURE one of job.pNN, submit.pNN, queue.pNN, run.pNN, merge.pNN, fetch.pNN, hand_over_queued.pNN, hand_over_running.pNN, persist.pNN (these three with a tap), requests.pNN (or .mean, .max), failures, requests.failures, and LIMIT like 500ms, 30s, 2m or 1%";
 
 impl Threshold {
     /// The scenario it is limited to.
@@ -159,6 +159,8 @@ mod tests {
     #[case("requests.failures <= 0.5%", 0.005)]
     #[case("merge.p99.9<2m", 120e6)]
     #[case("requests.max<1h", 3600e6)]
+    #[case("persist.p95<2s for S7", 2e6)]
+    #[case("hand_over_queued.p95<500ms", 500e3)]
     fn they_are_read_as_written(#[case] text: &str, #[case] limit: f64) {
         let t: Threshold = text.parse().unwrap();
         assert!((t.limit - limit).abs() < 1e-9);

@@ -13,13 +13,13 @@ use crate::{
     histogram::Histogram,
     record::{CellRecord, RunRecord},
     snapshot::Phase,
-    summary::{self, ScenarioSummary},
+    summary::ScenarioSummary,
     timeline::Stage,
 };
 
 /// The log of a scenario's cells that count.
 pub(super) fn log(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
-    let mut cells = summary::counting(run, &s.scenario.id);
+    let mut cells = s.counting(run);
     cells.sort_by_key(|c| c.t0_unix);
     let base = cells.first().map_or(0, |c| c.t0_unix);
     let at = SystemTime::UNIX_EPOCH + Duration::from_micros(base);

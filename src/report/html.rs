@@ -98,11 +98,14 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
     }
     let mut rows_left = html_scenario::GANTT_ROWS;
     for s in &paper.scenarios {
-        all.push(Section {
-            id: format!("scenario-{}", s.scenario.id),
-            title: format!("Scenario {}", s.scenario.id),
-            body: html_scenario::body(paper, s, &mut rows_left),
-        });
+        for (i, part) in s.parts().iter().enumerate() {
+            let level = if s.levels.is_empty() { String::new() } else { format!("-level-{}", i + 1) };
+            all.push(Section {
+                id: format!("scenario-{}{level}", s.scenario.id),
+                title: format!("Scenario {}", part.name()),
+                body: html_scenario::body(paper, part, &mut rows_left),
+            });
+        }
     }
     if paper.scenarios.is_empty() {
         all.push(Section {
@@ -122,13 +125,8 @@ fn payloads(paper: &Paper<'_>) -> Section {
         let Some(scatter) = scatter::draw(paper, kind) else {
             continue;
         };
-        let of: u64 = paper
-            .scenarios
-            .iter()
-            .flat_map(|s| &s.payloads)
-            .filter(|p| p.kind == kind)
-            .map(|p| p.count())
-            .sum();
+        let of: u64 =
+            paper.parts().flat_map(|s| &s.payloads).filter(|p| p.kind == kind).map(|p| p.count()).sum();
         let title = format!("Size against latency: {}", kind.as_str());
         let text = format!("{} of {of} payloads are drawn; latency on a log scale.", scatter.drawn);
         section.body.push_str(&figure(&title, &text, "", &scatter.svg));

@@ -15,7 +15,7 @@ use crate::{
         tables,
     },
     series::Series,
-    summary::{self, ScenarioSummary},
+    summary::ScenarioSummary,
     timeline::Stage,
 };
 
@@ -54,13 +54,13 @@ fn intro(s: &ScenarioSummary) -> String {
         badge(s.verdict),
         s.scenario.concurrent_jobs,
         s.scenario.tasks,
-        s.scenario.fault,
+        escape(&s.fault()),
         s.cells,
         s.invalid,
         s.submitted
     );
     if s.untrusted {
-        let note = tables::untrusted_note(s.scenario.id.as_str());
+        let note = tables::untrusted_note(&s.name());
         out.push_str(&format!("<p class=\"warn\">{}</p>\n", escape(&note)));
     }
     out
@@ -71,7 +71,7 @@ fn none(what: &str) -> String {
 }
 
 fn stages(paper: &Paper<'_>, s: &ScenarioSummary) -> String {
-    let cells = summary::counting(paper.run, &s.scenario.id);
+    let cells = s.counting(paper.run);
     match waterfall::draw(s, &milestones::of(&cells)) {
         None => none("No job had a stage: nothing to draw."),
         Some(svg) => figure(
@@ -84,7 +84,7 @@ fn stages(paper: &Paper<'_>, s: &ScenarioSummary) -> String {
 }
 
 fn gantts(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize) -> String {
-    let cells: Vec<&CellRecord> = scenario_tables::cells_of(paper.run, s).collect();
+    let cells: Vec<&CellRecord> = s.all_cells(paper.run);
     let mut out = String::new();
     let mut left_out = 0;
     for (i, cell) in cells.iter().enumerate() {
@@ -107,7 +107,7 @@ fn gantts(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize) -> Stri
                 n => format!(", evenly chosen; {n} more are left out"),
             }
         );
-        let title = format!("Jobs of {} #{}", s.scenario.id, cell.cell.repetition);
+        let title = format!("Jobs of {} #{}", s.name(), cell.cell.repetition);
         let picture = figure(&title, &text, &stage_legend(), &gantt.svg);
         let open = if i == 0 { " open" } else { "" };
         out.push_str(&format!(
@@ -153,10 +153,11 @@ fn legend_item(key: &str, name: &str) -> String {
 }
 
 fn over_time(paper: &Paper<'_>, s: &ScenarioSummary) -> String {
-    let cells = summary::counting(paper.run, &s.scenario.id);
+    let cells = s.counting(paper.run);
     let all: Vec<&Series> = cells.iter().map(|c| &c.totals.series).collect();
     let series = Coarse::of(&all);
-    let id = s.scenario.id.as_str();
+    let name = s.name();
+    let id = name.as_str();
     let legend = line_legend(["p50", "p95", "max"]);
     let point = match series.width {
         1 => "second".to_owned(),

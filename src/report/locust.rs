@@ -20,7 +20,7 @@ use crate::{
     report::{figure::ms, sheet},
     series::Second,
     snapshot::{Phase, RequestStats},
-    summary::{self, ScenarioSummary},
+    summary::ScenarioSummary,
 };
 
 const STATS: &str = "Type,Name,Request Count,Failure Count,Median Response Time,Average Response Time,Min Response Time,Max Response Time,Average Content Size,Requests/s,Failures/s,50%,66%,75%,80%,90%,95%,98%,99%,99.9%,99.99%,100%";
@@ -59,7 +59,7 @@ pub(super) fn stats(s: &ScenarioSummary) -> Vec<u8> {
 pub(super) fn history(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
     let mut total = Entry::default();
     let mut rows = Vec::new();
-    for cell in summary::counting(run, &s.scenario.id) {
+    for cell in s.counting(run) {
         cell_history(cell, &mut total, &mut rows);
     }
     sheet::csv(HISTORY, rows)
@@ -319,8 +319,7 @@ mod tests {
             let (total, last) = (stats.last().unwrap(), history.last().unwrap());
             let totals: Vec<&str> = total.iter().skip(2).take(7).collect();
             assert_eq!(last.iter().skip(17).collect::<Vec<_>>(), totals);
-            let seconds: u64 =
-                summary::counting(&run, &s.scenario.id).iter().map(|c| c.duration.0 / 1_000_000 + 1).sum();
+            let seconds: u64 = s.counting(&run).iter().map(|c| c.duration.0 / 1_000_000 + 1).sum();
             assert!(history.len() as u64 >= seconds);
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
     section(&mut out, "Exit criteria", [tables::checklist(paper)]);
     section(&mut out, "Findings", [tables::findings(paper)]);
     section(&mut out, "Environment", [tables::facts(paper)]);
-    let each = || paper.scenarios.iter();
+    let each = || paper.parts();
     section(
         &mut out,
         "Stages",

@@ -56,6 +56,11 @@ impl<'a> Paper<'a> {
         Self { run, scenarios: ScenarioSummary::of_run(run) }
     }
 
+    /// Scenarios, and of those with several levels of a fault each level: what has figures.
+    pub fn parts(&self) -> impl Iterator<Item = &ScenarioSummary> + Clone {
+        self.scenarios.iter().flat_map(ScenarioSummary::parts)
+    }
+
     /// The run's verdict; one that was never judged cannot be trusted.
     pub fn verdict(&self) -> Verdict {
         self.run.verdict.unwrap_or(Verdict::Invalid)

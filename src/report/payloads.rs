@@ -7,14 +7,14 @@ use crate::{
         figure::{push_int, push_ms},
         sheet,
     },
-    summary::{self, ScenarioSummary},
+    summary::ScenarioSummary,
 };
 
 const HEADER: &str = "run_id,scenario,repetition,kind,bytes_wire,bytes_decoded,latency_ms";
 
 /// The payloads of a scenario.
 pub(super) fn csv(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
-    let cells = summary::counting(run, &s.scenario.id);
+    let cells = s.counting(run);
     let jobs: usize = cells.iter().map(|c| c.totals.jobs.len()).sum();
     let mut out = Vec::with_capacity(HEADER.len() + 1 + jobs * 2 * (run.run_id.len() + 48));
     out.extend_from_slice(HEADER.as_bytes());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     micros::Micros,
-    record::{CellRecord, RunRecord},
+    record::RunRecord,
     report::{
         figure::{NONE, TOO_SMALL_MEANS, bytes, interval, of_requests, or_none, percent, said},
         table::{Cell, Table, code, num},
@@ -17,7 +17,7 @@ use crate::{
 /// Every stage with its uncertainty.
 pub(crate) fn stages(s: &ScenarioSummary) -> Table {
     let mut t = Table::new(
-        format!("{}: stages of a job", s.scenario.id),
+        format!("{}: stages of a job", s.name()),
         &[
             "stage",
             "source",
@@ -57,6 +57,9 @@ pub(crate) fn stages(s: &ScenarioSummary) -> Table {
         ]);
     }
     t.note("Source client: clocked exactly. Source poll: known to lie between two polls; figures are midpoints, ± half width is the median uncertainty of one job. No mean where jobs are unfinished.");
+    if s.is_tapped() {
+        t.note("Source tap: from the receipt of one post of the target's workers to that of another. To the tap, run ends with the last task's last word and merge with the receipt of the results; polled stages have other bounds: run goes on to MERGING_QUEUED, and merge contains persist.");
+    }
     t.note(TOO_SMALL_MEANS);
     t
 }
@@ -64,7 +67,7 @@ pub(crate) fn stages(s: &ScenarioSummary) -> Table {
 /// Jobs by outcome.
 pub(crate) fn outcomes(s: &ScenarioSummary) -> Table {
     let columns: Vec<&'static str> = ["outcome", "submitted"].into_iter().chain(JobOutcome::KINDS).collect();
-    let mut t = Table::new(format!("{}: outcomes of jobs", s.scenario.id), &columns);
+    let mut t = Table::new(format!("{}: outcomes of jobs", s.name()), &columns);
     let mut row = vec!["jobs".into(), num(s.submitted)];
     row.extend(JobOutcome::KINDS.map(|k| num(s.outcomes.get(k).copied().unwrap_or(0))));
     t.row(row);
@@ -73,7 +76,7 @@ pub(crate) fn outcomes(s: &ScenarioSummary) -> Table {
 
 /// Load-phase requests by endpoint.
 pub(crate) fn requests(s: &ScenarioSummary) -> Table {
-    let title = format!("{}: requests under load", s.scenario.id);
+    let title = format!("{}: requests under load", s.name());
     let mut t = endpoints(title, &s.requests);
     if s.requests.len() > 1 {
         t.row(endpoint("all".into(), NONE.into(), &s.all));
@@ -85,7 +88,7 @@ pub(crate) fn requests(s: &ScenarioSummary) -> Table {
 
 /// Requests outside the clock.
 pub(crate) fn outside(s: &ScenarioSummary) -> Table {
-    let title = format!("{}: requests outside the clock", s.scenario.id);
+    let title = format!("{}: requests outside the clock", s.name());
     let of = |phase: Phase, name: &str| {
         let requests: BTreeMap<RequestKey, RequestStats> =
             s.outside.iter().filter(|(k, _)| k.phase == phase).map(|(k, r)| (k.clone(), r.clone())).collect();
@@ -153,7 +156,7 @@ fn endpoint(method: Cell, name: Cell, r: &RequestStats) -> Vec<Cell> {
 /// Failures by kind.
 pub(crate) fn errors(s: &ScenarioSummary) -> Table {
     let mut t = Table::new(
-        format!("{}: errors", s.scenario.id),
+        format!("{}: errors", s.name()),
         &["phase", "method", "name", "error", "count", "first seen", "last seen"],
     );
     for (key, e) in &s.errors {
@@ -178,18 +181,10 @@ pub(crate) fn moment(unix: u64) -> String {
         .map_or_else(|| NONE.into(), |t| format!("{t:.3}"))
 }
 
-/// The measured cells of a scenario.
-pub(crate) fn cells_of<'a>(
-    run: &'a RunRecord,
-    s: &'a ScenarioSummary,
-) -> impl Iterator<Item = &'a CellRecord> {
-    run.measured().filter(|c| c.cell.scenario == s.scenario.id)
-}
-
 /// The books, cell by cell.
 pub(crate) fn ledger(run: &RunRecord, s: &ScenarioSummary) -> Table {
     let mut t = Table::new(
-        format!("{}: ledger, cell by cell", s.scenario.id),
+        format!("{}: ledger, cell by cell", s.name()),
         &[
             "cell",
             "verdict",
@@ -208,7 +203,7 @@ pub(crate) fn ledger(run: &RunRecord, s: &ScenarioSummary) -> Table {
             "vanished",
         ],
     );
-    for c in cells_of(run, s) {
+    for c in s.all_cells(run) {
         let l = &c.ledger;
         let mut row = vec![
             format!("#{}", c.cell.repetition).into(),
@@ -228,7 +223,7 @@ pub(crate) fn ledger(run: &RunRecord, s: &ScenarioSummary) -> Table {
 /// How well the generator did, cell by cell.
 pub(crate) fn health(run: &RunRecord, s: &ScenarioSummary) -> Table {
     let mut t = Table::new(
-        format!("{}: generator health, cell by cell", s.scenario.id),
+        format!("{}: generator health, cell by cell", s.name()),
         &[
             "cell",
             "waits",
@@ -260,7 +255,7 @@ pub(crate) fn health(run: &RunRecord, s: &ScenarioSummary) -> Table {
             num(percent(h.unaccounted())),
         ]
     };
-    for c in cells_of(run, s) {
+    for c in s.all_cells(run) {
         t.row(row(format!("#{}", c.cell.repetition), &c.totals.health));
     }
     if s.cells > 1 {

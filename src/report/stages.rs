@@ -11,13 +11,15 @@ use crate::{
     summary::{ScenarioSummary, StageSummary},
 };
 
-/// Its first line. Behind the columns of DESIGN 8 stand the 95 % confidence intervals; an empty
+/// Its first line. Behind the columns of DESIGN 8 stand the 95 % confidence intervals and the
+/// level of the fault, each with rows of its own; an empty
 /// field is unknown, `>= x` a quantile among unfinished jobs.
-const HEADER: &str = "run_id,scenario,stage,source,n,censored,min,p50,p90,p95,p99,max,mean,half_width_p50,p50_low,p50_high,p95_low,p95_high";
+const HEADER: &str = "run_id,scenario,stage,source,n,censored,min,p50,p90,p95,p99,max,mean,half_width_p50,p50_low,p50_high,p95_low,p95_high,fault";
 
 /// The stages of a scenario.
 pub(super) fn csv(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
-    sheet::csv(HEADER, s.stages.iter().map(|stage| row(run, s, stage)))
+    let parts = s.parts().iter();
+    sheet::csv(HEADER, parts.flat_map(|s| s.stages.iter().map(move |stage| row(run, s, stage))))
 }
 
 fn row(run: &RunRecord, s: &ScenarioSummary, stage: &StageSummary) -> Vec<String> {
@@ -44,6 +46,7 @@ fn row(run: &RunRecord, s: &ScenarioSummary, stage: &StageSummary) -> Vec<String
         side(0.5, |q| q.high),
         side(0.95, |q| q.low),
         side(0.95, |q| q.high),
+        s.fault(),
     ]
 }
 

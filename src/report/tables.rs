@@ -1,6 +1,7 @@
 //! The tables on a whole run, for HTML and Markdown alike.
 
 use crate::{
+    fault::Fault,
     micros::Micros,
     plan::Accounts,
     report::{
@@ -10,7 +11,7 @@ use crate::{
         table::{Cell, Table, code, num},
     },
     scenario::Scenario,
-    summary::ScenarioSummary,
+    summary::{self, ScenarioSummary},
     timeline::Stage,
 };
 
@@ -157,9 +158,10 @@ pub(crate) fn matrix(paper: &Paper<'_>) -> Table {
     let mut untrusted = Vec::new();
     for scenario in &paper.run.plan.scenarios {
         let summary = paper.scenarios.iter().find(|s| s.scenario.id == scenario.id);
-        t.row(summary.map_or_else(|| unmeasured(scenario), measured));
-        if summary.is_some_and(|s| s.untrusted) {
-            untrusted.push(scenario.id.to_string());
+        for level in summary::levels(scenario) {
+            let part = summary.and_then(|s| s.parts().iter().find(|p| p.fault.as_ref() == Some(level)));
+            t.row(part.map_or_else(|| unmeasured(scenario, level), measured));
+            untrusted.extend(part.filter(|s| s.untrusted).map(ScenarioSummary::name));
         }
     }
     if !untrusted.is_empty() {
@@ -177,19 +179,20 @@ pub(crate) fn untrusted_note(scenarios: &str) -> String {
     )
 }
 
-fn head(scenario: &Scenario, verdict: Cell, cells: String) -> Vec<Cell> {
+fn head(scenario: &Scenario, fault: &str, verdict: Cell, cells: String) -> Vec<Cell> {
     vec![
         scenario.id.to_string().into(),
         verdict,
         num(format!("{} × {}", scenario.concurrent_jobs, scenario.tasks)),
-        scenario.fault.to_string().into(),
+        fault.into(),
         cells.into(),
     ]
 }
 
-fn unmeasured(scenario: &Scenario) -> Vec<Cell> {
-    let cells = format!("0 of {}", scenario.repetitions);
-    let mut row = head(scenario, "not measured".into(), cells);
+fn unmeasured(scenario: &Scenario, level: &Fault) -> Vec<Cell> {
+    let planned = (1..=scenario.repetitions).filter(|r| scenario.level(*r) == level).count();
+    let cells = format!("0 of {planned}");
+    let mut row = head(scenario, &level.to_string(), "not measured".into(), cells);
     row.extend(std::iter::repeat_n(num(NONE), 7));
     row
 }
@@ -202,8 +205,8 @@ fn measured(s: &ScenarioSummary) -> Vec<Cell> {
         0 => String::new(),
         n => format!(", {n} INVALID"),
     };
-    let cells = format!("{} of {}{invalid}", s.cells, s.scenario.repetitions);
-    let mut row = head(&s.scenario, s.verdict.into(), cells);
+    let cells = format!("{} of {}{invalid}", s.cells, s.planned());
+    let mut row = head(&s.scenario, &s.fault(), s.verdict.into(), cells);
     row.extend([
         num(e2e.count()),
         num(part(fetched, s.submitted)),
@@ -234,11 +237,14 @@ pub(crate) fn payloads(paper: &Paper<'_>) -> Table {
             "r(size, latency)",
         ],
     );
-    for s in &paper.scenarios {
+    for s in paper.parts() {
         for sizes in &s.payloads {
-            let latency = &s.stage(sizes.kind.stage()).sample;
+            let of_stage = sizes.kind.stage().map(|stage| &s.stage(stage).sample);
+            let Some(latency) = of_stage.or(sizes.latency.as_ref()) else {
+                continue;
+            };
             t.row(vec![
-                s.scenario.id.to_string().into(),
+                s.name().into(),
                 sizes.kind.as_str().into(),
                 num(sizes.count()),
                 num(figure::bytes(sizes.min())),
@@ -252,6 +258,9 @@ pub(crate) fn payloads(paper: &Paper<'_>) -> Table {
             ]);
         }
     }
+    if paper.parts().any(ScenarioSummary::is_tapped) {
+        t.note("post_…: bodies that the target's workers posted, seen by the tap; latency is what the worker waited, delays of a fault included.");
+    }
     t.note("r is Pearson's correlation of size and latency within the scenario; – where all payloads are of one size.");
     t
 }
@@ -262,9 +271,9 @@ pub(crate) fn observer(paper: &Paper<'_>) -> Table {
         "Observer cost: what looking cost the target",
         &["scenario", "jobs", "polls per job", "bytes of polling", "share of API time"],
     );
-    for s in &paper.scenarios {
+    for s in paper.parts() {
         t.row(vec![
-            s.scenario.id.to_string().into(),
+            s.name().into(),
             num(s.submitted),
             num(format!("{:.1}", s.observer.polls_per_job)),
             num(figure::bytes(s.observer.poll_bytes)),

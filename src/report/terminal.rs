@@ -25,7 +25,7 @@ pub fn table(paper: &Paper<'_>) -> String {
     if run.target.stand_in {
         let _ = writeln!(out, "*** {STAND_IN}: {STAND_IN_MEANS} ***");
     }
-    for s in &paper.scenarios {
+    for s in paper.parts() {
         scenario(&mut out, s);
     }
     if paper.scenarios.is_empty() {
@@ -49,7 +49,7 @@ fn scenario(out: &mut String, s: &ScenarioSummary) {
         s.scenario.id,
         s.scenario.concurrent_jobs,
         s.scenario.tasks,
-        s.scenario.fault,
+        s.fault(),
         s.cells,
         s.invalid,
         s.submitted,
@@ -62,7 +62,7 @@ fn scenario(out: &mut String, s: &ScenarioSummary) {
         out.push_str("  † n too small (p50 needs 20, p95 200): read the interval\n");
     }
     if s.untrusted {
-        let _ = writeln!(out, "  {}", untrusted_note(s.scenario.id.as_str()));
+        let _ = writeln!(out, "  {}", untrusted_note(&s.name()));
     }
 }
 
@@ -131,7 +131,8 @@ fn jobs(paper: &Paper<'_>) -> String {
     let submitted = sum(|s| s.submitted);
     let fetched = sum(|s| s.outcomes.get("fetched").copied().unwrap_or(0));
     let mut said = format!("{fetched} of {submitted} jobs fetched");
-    if let [one] = paper.scenarios.as_slice() {
+    let mut parts = paper.parts();
+    if let (Some(one), None) = (parts.next(), parts.next()) {
         let e2e = &one.stage(Stage::EndToEnd).sample;
         let p50 = super::figure::said(e2e.quantile(0.5));
         let _ = write!(said, ", end to end p50 {p50} (n={})", e2e.count());

@@ -1,4 +1,4 @@
-//! Size against latency of what jobs send and fetch, all scenarios in one picture.
+//! Size against latency of what jobs and the target's workers send and fetch, all scenarios in one picture.
 
 use crate::{
     micros::Micros,
@@ -7,7 +7,7 @@ use crate::{
         Paper, figure,
         svg::{Picture, WIDTH, scale::Frame, scale::Scale, short},
     },
-    summary,
+    summary::ScenarioSummary,
 };
 
 /// Points of one kind in one picture.
@@ -24,15 +24,20 @@ pub(crate) struct Scatter {
 
 /// Draws the payloads of one kind; `None` when there was none.
 pub(crate) fn draw(paper: &Paper<'_>, kind: PayloadKind) -> Option<Scatter> {
-    let cells: Vec<_> =
-        paper.scenarios.iter().flat_map(|s| summary::counting(paper.run, &s.scenario.id)).collect();
+    let parts = paper.scenarios.iter().flat_map(ScenarioSummary::parts);
+    let cells: Vec<_> = parts.flat_map(|s| s.counting(paper.run)).collect();
     let each = (POINTS / cells.len().max(1)).max(1);
     let step = cells.len().div_ceil(POINTS).max(1);
     let payloads: Vec<Payload> = cells
         .iter()
         .step_by(step)
-        .flat_map(|c| c.totals.jobs.values().step_by(c.totals.jobs.len().div_ceil(each).max(1)))
-        .filter_map(|job| kind.of(job))
+        .flat_map(|c| {
+            let thinned = |n: usize| n.div_ceil(each).max(1);
+            let jobs = c.totals.jobs.values().step_by(thinned(c.totals.jobs.len()));
+            let posts: Vec<Payload> = c.posts.iter().flat_map(|posts| kind.of_posts(posts)).collect();
+            let step = thinned(posts.len());
+            jobs.filter_map(|job| kind.of(job)).chain(posts.into_iter().step_by(step))
+        })
         .collect();
     let least = payloads.iter().map(|p| p.latency).min()?;
     let most = payloads.iter().map(|p| p.latency).max()?;

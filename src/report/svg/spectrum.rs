@@ -55,7 +55,7 @@ pub(crate) fn draw(s: &ScenarioSummary) -> Option<Spectrum> {
     let rarest = all().map(|p| p.0).fold(10.0, f64::max);
 
     let frame = Frame { left: 64.0, right: WIDTH - 24.0, top: 8.0, bottom: 268.0 };
-    let label = format!("Percentile spectrum of {}", s.scenario.id);
+    let label = format!("Percentile spectrum of {}", s.name());
     let mut p = Picture::new(frame.bottom + 40.0, &label);
     let y = frame.latency_axis(&mut p, least, most);
     let x = Scale::decades(1.0, rarest, frame.left, frame.right);

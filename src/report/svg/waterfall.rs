@@ -19,7 +19,7 @@ pub(crate) fn draw(s: &ScenarioSummary, milestones: &[Milestones]) -> Option<Str
     let entered: Vec<&Milestones> = milestones.iter().filter(|m| m.begin.count() > 0).collect();
     let most = entered.iter().filter_map(|m| reach(&m.end)).max()?;
     let frame = Frame { left: 92.0, right: WIDTH - 24.0, top: 8.0, bottom: 8.0 + ROW * entered.len() as f64 };
-    let label = format!("Waterfall of the stages of {}", s.scenario.id);
+    let label = format!("Waterfall of the stages of {}", s.name());
     let mut p = Picture::new(frame.bottom + 40.0, &label);
     let x = frame.time_axis(&mut p, most, "time since the submit was sent");
     for (i, m) in entered.into_iter().enumerate() {

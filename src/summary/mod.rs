@@ -1,18 +1,25 @@
 //! A scenario's figures, pooled over its cells: what thresholds are held against and every report
 //! prints. Computed from the run record, never stored.
+//!
+//! Cells of different faults have nothing to do with each other: where a scenario has several
+//! levels, each level is a part with figures of its own.
 
-use std::{collections::BTreeMap, thread};
+mod pooled;
+
+use std::collections::BTreeMap;
 
 use crate::{
-    estimate::{Collecting, Quantile, Sample},
+    estimate::{Quantile, Sample},
+    fault::Fault,
     micros::Micros,
-    payload::{Payload, PayloadKind, Sizes},
+    payload::Sizes,
     record::{CellRecord, RunRecord},
-    scenario::{Scenario, ScenarioId},
-    snapshot::{ErrorKey, ErrorStats, Health, Job, Phase, RequestKey, RequestStats},
+    scenario::Scenario,
+    snapshot::{ErrorKey, ErrorStats, Health, Phase, RequestKey, RequestStats},
     timeline::{JobOutcome, Stage},
     verdict::Verdict,
 };
+use pooled::Pooled;
 
 /// Where a figure comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +28,8 @@ pub enum Source {
     Client,
     /// Changes seen between two polls: an interval.
     Poll,
+    /// Posts of the target's workers, clocked by the tap.
+    Tap,
 }
 
 impl Source {
@@ -29,6 +38,7 @@ impl Source {
         match self {
             Self::Client => "client",
             Self::Poll => "poll",
+            Self::Tap => "tap",
         }
     }
 }
@@ -68,11 +78,17 @@ pub struct Observer {
     pub share_of_api_time: f64,
 }
 
-/// One scenario of a run.
+/// One scenario of a run, or one level of its fault.
 #[derive(Debug, Clone)]
 pub struct ScenarioSummary {
     /// Its row, overrides applied.
     pub scenario: Scenario,
+    /// The fault in its cells; `None` for a scenario of several levels, which is the sum of its
+    /// [`parts`](Self::parts) and has no figure that is worth reading but how many cells and jobs
+    /// there were.
+    pub fault: Option<Fault>,
+    /// The levels that were measured, each for itself; empty when the scenario has one.
+    pub levels: Vec<ScenarioSummary>,
     /// Cells that were measured.
     pub cells: usize,
     /// Of them, cells that cannot be trusted; the figures leave them out unless there are no others.
@@ -85,7 +101,7 @@ pub struct ScenarioSummary {
     pub outcomes: BTreeMap<String, u64>,
     /// Ledger residual of all cells, INVALID ones included.
     pub residual: u64,
-    /// Each stage, in the order of a job's life.
+    /// Each stage, in the order of a job's life; where there are several sources, the best first.
     pub stages: Vec<StageSummary>,
     /// Load-phase requests by method and path.
     pub requests: BTreeMap<RequestKey, RequestStats>,
@@ -110,10 +126,21 @@ pub struct ScenarioSummary {
 impl ScenarioSummary {
     /// Pools the cells of one scenario.
     pub fn of(run: &RunRecord, scenario: &Scenario) -> Self {
-        let cells: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == scenario.id).collect();
+        let mut all = levels(scenario);
+        if all.len() == 1 {
+            return Self::of_part(run, scenario, all.pop().cloned());
+        }
+        let each = all.into_iter().map(|level| Self::of_part(run, scenario, Some(level.clone())));
+        let levels = each.filter(|s| s.cells > 0).collect();
+        Self { levels, ..Self::of_part(run, scenario, None) }
+    }
+
+    /// Pools the cells with one fault, or all of them.
+    fn of_part(run: &RunRecord, scenario: &Scenario, fault: Option<Fault>) -> Self {
+        let cells = select(run, scenario, fault.as_ref());
         let invalid = cells.iter().filter(|c| c.verdict == Verdict::Invalid).count();
         let untrusted = invalid == cells.len() && invalid > 0;
-        let counting = counting(run, &scenario.id);
+        let counting = sound(&cells);
         let counted = || counting.iter().copied();
         let pooled = Pooled::of(&counting);
 
@@ -155,6 +182,8 @@ impl ScenarioSummary {
             requests,
             all,
             scenario: scenario.clone(),
+            fault,
+            levels: Vec::new(),
         }
     }
 
@@ -163,9 +192,54 @@ impl ScenarioSummary {
         run.plan.scenarios.iter().map(|s| Self::of(run, s)).filter(|s| s.cells > 0).collect()
     }
 
-    /// The figures of one stage.
+    /// What has figures of its own: the levels, or the scenario itself.
+    pub fn parts(&self) -> &[Self] {
+        if self.levels.is_empty() { std::slice::from_ref(self) } else { &self.levels }
+    }
+
+    /// What to call it: `S6`, or `S7 latency +250 ms ± 10.0 ms` where there are several levels.
+    pub fn name(&self) -> String {
+        match &self.fault {
+            Some(fault) if levels(&self.scenario).len() > 1 => format!("{} {fault}", self.scenario.id),
+            _ => self.scenario.id.to_string(),
+        }
+    }
+
+    /// The fault in its cells, or the kind of it where they have several.
+    pub fn fault(&self) -> String {
+        self.fault.as_ref().map_or_else(|| self.scenario.fault.to_string(), Fault::to_string)
+    }
+
+    /// How many of the planned cells are its own.
+    pub fn planned(&self) -> u32 {
+        let is_its = |r: &u32| self.fault.as_ref().is_none_or(|f| self.scenario.level(*r) == f);
+        (1..=self.scenario.repetitions).filter(is_its).count() as u32
+    }
+
+    /// Its finished cells.
+    pub fn all_cells<'a>(&self, run: &'a RunRecord) -> Vec<&'a CellRecord> {
+        select(run, &self.scenario, self.fault.as_ref())
+    }
+
+    /// Its finished cells whose figures count: INVALID ones only when there are no others.
+    pub fn counting<'a>(&self, run: &'a RunRecord) -> Vec<&'a CellRecord> {
+        sound(&self.all_cells(run))
+    }
+
+    /// The figures of one stage as the client has them; only for stages that a client can tell.
     pub fn stage(&self, stage: Stage) -> &StageSummary {
-        self.stages.iter().find(|s| s.stage == stage).expect("every stage is summed up")
+        let is_it = |s: &&StageSummary| s.stage == stage && s.source != Source::Tap;
+        self.stages.iter().find(is_it).expect("every stage of a client is summed up")
+    }
+
+    /// The figures of one stage out of its best source that has any; `None` without one.
+    pub fn best(&self, stage: Stage) -> Option<&StageSummary> {
+        self.stages.iter().find(|s| s.stage == stage && s.sample.count() > 0)
+    }
+
+    /// Whether a tap saw any of its cells.
+    pub fn is_tapped(&self) -> bool {
+        self.stages.iter().any(|s| s.source == Source::Tap)
     }
 
     /// Jobs that ended other than fetched.
@@ -179,12 +253,25 @@ impl ScenarioSummary {
     }
 }
 
-/// The finished cells of a scenario whose figures count: INVALID ones only when there are no
-/// others.
-pub fn counting<'a>(run: &'a RunRecord, scenario: &ScenarioId) -> Vec<&'a CellRecord> {
-    let all: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == *scenario).collect();
+/// The different faults of a scenario, in the order in which they take turns.
+pub fn levels(scenario: &Scenario) -> Vec<&Fault> {
+    let mut all: Vec<&Fault> = Vec::new();
+    for level in &scenario.levels {
+        if !all.contains(&level) {
+            all.push(level);
+        }
+    }
+    all
+}
+
+fn select<'a>(run: &'a RunRecord, scenario: &Scenario, fault: Option<&Fault>) -> Vec<&'a CellRecord> {
+    let is_its = |c: &&CellRecord| c.cell.scenario == scenario.id && fault.is_none_or(|f| c.cell.fault == *f);
+    run.measured().filter(is_its).collect()
+}
+
+fn sound<'a>(all: &[&'a CellRecord]) -> Vec<&'a CellRecord> {
     let sound: Vec<&CellRecord> = all.iter().copied().filter(|c| c.verdict != Verdict::Invalid).collect();
-    if sound.is_empty() { all } else { sound }
+    if sound.is_empty() { all.to_vec() } else { sound }
 }
 
 /// Failures of every phase.
@@ -194,104 +281,4 @@ fn errors(cells: &[&CellRecord]) -> BTreeMap<ErrorKey, ErrorStats> {
         all.entry(key.clone()).and_modify(|ours| ours.merge(stats)).or_insert(*stats);
     }
     all
-}
-
-/// What the jobs of a scenario add up to, collected in one walk: a run may have millions.
-#[derive(Default)]
-struct Pooled {
-    jobs: u64,
-    polls: u64,
-    poll_bytes: u64,
-    stages: [Collecting; Stage::CLIENT.len()],
-    payloads: [Vec<Payload>; PayloadKind::ALL.len()],
-}
-
-impl Pooled {
-    /// Walks the jobs of some cells, on as many threads as there are cores.
-    fn of(cells: &[&CellRecord]) -> Self {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        thread::scope(|scope| {
-            let walks: Vec<_> = cells
-                .chunks(cells.len().div_ceil(threads).max(1))
-                .map(|part| {
-                    scope.spawn(move || {
-                        let mut pooled = Self::default();
-                        let jobs = part.iter().flat_map(|c| c.totals.jobs.values());
-                        jobs.for_each(|job| pooled.add(job));
-                        pooled
-                    })
-                })
-                .collect();
-            walks.into_iter().fold(Self::default(), |mut all, walk| {
-                all.merge(walk.join().expect("adding up does not panic"));
-                all
-            })
-        })
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.jobs += other.jobs;
-        self.polls += other.polls;
-        self.poll_bytes += other.poll_bytes;
-        for (ours, theirs) in self.stages.iter_mut().zip(other.stages) {
-            ours.merge(theirs);
-        }
-        for (ours, theirs) in self.payloads.iter_mut().zip(other.payloads) {
-            ours.extend(theirs);
-        }
-    }
-
-    fn add(&mut self, job: &Job) {
-        self.jobs += 1;
-        self.polls += u64::from(job.timeline.polls);
-        self.poll_bytes += job.timeline.poll_bytes;
-        let refused = matches!(job.outcome, JobOutcome::Rejected { .. });
-        for (stage, collecting) in Stage::CLIENT.into_iter().zip(&mut self.stages) {
-            if refused && stage != Stage::Submit {
-                continue;
-            }
-            if let Some(span) = job.timeline.stage(stage) {
-                collecting.add(span);
-            }
-        }
-        for (kind, payloads) in PayloadKind::ALL.into_iter().zip(&mut self.payloads) {
-            payloads.extend(kind.of(job));
-        }
-    }
-
-    fn observer(&self, requests: &BTreeMap<RequestKey, RequestStats>, all: &RequestStats) -> Observer {
-        let time = |s: &RequestStats| (s.ok.sum() + s.failed.sum()).0 as f64;
-        let polling: f64 = requests
-            .iter()
-            .filter(|(k, _)| k.method == "GET" && k.name == "/jobs")
-            .map(|(_, s)| time(s))
-            .sum();
-        Observer {
-            polls_per_job: if self.jobs == 0 { 0.0 } else { self.polls as f64 / self.jobs as f64 },
-            poll_bytes: self.poll_bytes,
-            share_of_api_time: if time(all) == 0.0 { 0.0 } else { polling / time(all) },
-        }
-    }
-
-    fn payloads(&self) -> Vec<Sizes> {
-        let all = PayloadKind::ALL.into_iter().zip(&self.payloads);
-        all.filter(|(_, p)| !p.is_empty()).map(|(kind, p)| Sizes::of(kind, p)).collect()
-    }
-
-    fn stages(self) -> Vec<StageSummary> {
-        // Sorting is most of the work on a large run, and the stages have nothing to do with each
-        // other.
-        thread::scope(|scope| {
-            let all = Stage::CLIENT.into_iter().zip(self.stages);
-            let sorting: Vec<_> = all.map(|(stage, c)| (stage, scope.spawn(move || c.finish()))).collect();
-            sorting
-                .into_iter()
-                .map(|(stage, sorted)| {
-                    let source = if stage.is_polled() { Source::Poll } else { Source::Client };
-                    let sample = sorted.join().expect("sorting does not panic");
-                    StageSummary { stage, source, sample }
-                })
-                .collect()
-        })
-    }
 }
