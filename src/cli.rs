@@ -96,7 +96,7 @@ pub struct RunArgs {
     #[arg(short = 'H', long, env = "SPRINGTIDE_HOST", value_name = "URL")]
     pub host: Option<String>,
     /// Log all users in to this account; its password comes from SPRINGTIDE_PASSWORD or --password-file
-    #[arg(long, env = "SPRINGTIDE_USERNAME", value_name = "NAME", conflicts_with = "register")]
+    #[arg(long, env = "SPRINGTIDE_USERNAME", value_name = "NAME")]
     pub username: Option<String>,
     /// File whose first line is the password
     #[arg(long, env = "SPRINGTIDE_PASSWORD_FILE", value_name = "FILE")]

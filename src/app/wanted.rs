@@ -68,7 +68,9 @@ impl Wanted {
         }
         for threshold in &args.thresholds {
             // It could only fail, at the end.
-            if let Some(other) = threshold.scenario().filter(|other| rows.iter().all(|r| r.id != **other)) {
+            if let Some(other) =
+                threshold.scenario().filter(|other| rows.iter().all(|r| !r.id.is(other.as_str())))
+            {
                 let ids: Vec<&str> = rows.iter().map(|r| r.id.as_str()).collect();
                 bail!("--threshold {threshold}: the run has no {other}, it has {}", ids.join(", "));
             }
@@ -148,6 +150,11 @@ fn overridden(row: &Scenario, args: &RunArgs) -> (Scenario, Vec<String>) {
 }
 
 fn account(args: &RunArgs) -> Result<Option<Account>> {
+    if let (Some(name), true) = (&args.username, args.register) {
+        bail!(
+            "--username {name}: goes not with --register, which makes an account for every user; leave one out"
+        );
+    }
     if args.host.is_none() && args.username.is_some() {
         bail!(
             "--username: the stand-in registers an account for every user; give a target with --host, or leave it out"
