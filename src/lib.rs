@@ -34,6 +34,7 @@ pub mod verdict;
 // Edges.
 pub mod plane;
 pub mod recorder;
+pub mod tap;
 pub mod target;
 
 // Load.

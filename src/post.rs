@@ -19,6 +19,9 @@ use crate::{
 /// counted among the posts.
 pub const CANARY: &str = "x-springtide-canary";
 
+/// Fates of canaries are drawn from numbers with this bit set, those of posts without.
+pub const CANARY_STREAM: u64 = 1 << 63;
+
 /// The header by which a backend says that it had the answer to a repeated post already, and did
 /// nothing again.
 pub const REPLAYED: &str = "idempotency-replayed";
@@ -57,7 +60,7 @@ pub enum Ending {
     Faulted,
     /// The worker hung up before its request was whole.
     RequestCut,
-    /// The target could not be reached, or gave no answer.
+    /// The target could not be reached, or gave no answer while the worker was there.
     NoAnswer,
     /// The answer began, and the target or the worker hung up before its end.
     AnswerCut,

@@ -8,6 +8,7 @@ mod preflight;
 mod progress;
 pub mod report;
 pub mod run;
+pub mod tap;
 
 use std::{fmt, io::Write};
 
