@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::Erro
 use crate::{
     micros::{self, Micros},
     standin::{Bug, Retries},
+    tap,
     threshold::Threshold,
 };
 
@@ -74,6 +75,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Run the built-in stand-in backend alone, until Ctrl-C
     Backend(BackendArgs),
+    /// Run the proxy between the target's workers and its API, until Ctrl-C
+    Tap(TapArgs),
 }
 
 /// Flags of `run`.
@@ -282,6 +285,26 @@ pub struct BackendArgs {
     pub standin: StandInArgs,
 }
 
+/// Flags of `tap`. The token itself has no flag: SPRINGTIDE_TAP_TOKEN, or a file.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Give the target's workers http://ADDR as the address of its API, and a run the same address."
+)]
+pub struct TapArgs {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, env = "SPRINGTIDE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8475")]
+    pub listen: std::net::SocketAddr,
+    /// The target's API, such as http://yaptide:5000
+    #[arg(long, env = "SPRINGTIDE_UPSTREAM", value_name = "URL")]
+    pub upstream: String,
+    /// File whose first line is what runs must know; needed beyond 127.0.0.1, or SPRINGTIDE_TAP_TOKEN
+    #[arg(long, env = "SPRINGTIDE_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Posts kept until a run reads them, about 250 bytes each
+    #[arg(long, env = "SPRINGTIDE_BUFFER", value_name = "N", default_value_t = tap::BUFFER as u32, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    pub buffer: u32,
+}
+
 /// Reads the command line, the environment and the file's text, if there is a file.
 ///
 /// # Errors
@@ -319,7 +342,7 @@ fn read(command: clap::Command, args: &[OsString]) -> Result<Cli, clap::Error> {
                 yield_to_flags(run, matches);
             }
         }
-        Some(Command::Report(_) | Command::Backend(_)) => {}
+        Some(Command::Report(_) | Command::Backend(_) | Command::Tap(_)) => {}
     }
     Ok(cli)
 }

@@ -85,6 +85,7 @@ async fn act(cli: Cli, mut out: Out) -> Result<Exit, Failure> {
         Some(Command::Run(args)) => app::run::run(*args, &mut out, stop).await,
         Some(Command::Report(args)) => app::report::report(&args, &mut out),
         Some(Command::Backend(args)) => app::backend::backend(args, &mut out, stop).await,
+        Some(Command::Tap(args)) => app::tap::tap(args, &mut out, stop).await,
     }
 }
 

@@ -61,7 +61,7 @@ pub enum Ending {
     Faulted,
     /// The worker hung up before its request was whole.
     RequestCut,
-    /// The target could not be reached, or gave no answer.
+    /// The target could not be reached, or gave no answer while the worker was there.
     NoAnswer,
     /// The answer began, and the target or the worker hung up before its end.
     AnswerCut,

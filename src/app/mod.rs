@@ -9,6 +9,7 @@ mod progress;
 pub mod report;
 mod rigging;
 pub mod run;
+pub mod tap;
 mod wanted;
 
 use std::{fmt, io::Write};

@@ -185,6 +185,14 @@ fn the_flags_are_those_of_run() {
 }
 
 #[test]
+fn the_flags_of_the_tap_are_those_of_tap() {
+    let tap = Cli::command().find_subcommand("tap").expect("tap is a command").clone();
+    let flags: Vec<Vec<String>> = tap.get_arguments().map(|a| vec![spelled(a), default(a)]).collect();
+    let told: Vec<Vec<String>> = table(&["tap flag"]).into_iter().map(|r| r[..2].to_vec()).collect();
+    assert_eq!(told, flags);
+}
+
+#[test]
 fn no_flag_is_made_up() {
     let mut known: BTreeSet<String> = ["release", "path", "help", "version"].map(str::to_owned).into();
     for command in Cli::command().get_subcommands() {

@@ -1,0 +1,1 @@
+//! The tap from the outside, with raw sockets on both sides.
