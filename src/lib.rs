@@ -35,6 +35,7 @@ pub mod verdict;
 pub mod plane;
 pub mod recorder;
 pub mod target;
+pub mod toxiproxy;
 
 // Load.
 pub mod attack;

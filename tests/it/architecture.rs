@@ -43,7 +43,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "verdict",
         ],
     ),
-    ("Edges", &["plane", "recorder", "target"]),
+    ("Edges", &["plane", "recorder", "target", "toxiproxy"]),
     ("Load", &["attack", "driver", "loadtests"]),
     ("Engine", &["cluster"]),
     ("Paper", &["report"]),
