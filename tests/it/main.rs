@@ -22,6 +22,10 @@ mod readme;
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.
 mod support;
+/// The client of Toxiproxy's API.
+mod toxiproxy;
+/// A Toxiproxy that follows the documented API, and lies when told to.
+mod toxiproxy_fake;
 /// What is reported, held against what the server knows to be true.
 mod truth;
 /// Mistakes: one line that names what is wrong, and nothing started or written.
