@@ -15,15 +15,12 @@ use crate::{
     record::{RiggingFacts, TapFacts, ToxiproxyFacts},
     route::Route,
     standin::StandIn,
-    tap::{self, Tap, link::Link},
+    tap::{self, BUFFER, Link, Tap},
     toxiproxy::Toxiproxy,
 };
 
 /// Environment variable of the tap's token.
 const TOKEN: &str = "SPRINGTIDE_TAP_TOKEN";
-
-/// Posts that the tap of the stand-in keeps: it is read twice a second.
-const BUFFER: usize = 250_000;
 
 /// What stands between the target's workers and its API.
 pub(super) struct Rigging {
@@ -68,7 +65,7 @@ impl Rigging {
         if let (Some((_, url)), Some(name)) = (toxiproxy, &args.toxiproxy_proxy) {
             let mut proxy = Toxiproxy::new(&url, name).map_err(|e| anyhow!("--toxiproxy: {e}"))?;
             for fault in plan.cells.iter().map(|c| &c.fault).filter(|f| !f.is_none()) {
-                proxy.check(fault).map_err(|e| anyhow!("--toxiproxy: {e}"))?;
+                Toxiproxy::check(fault).map_err(|e| anyhow!("--toxiproxy: {e}"))?;
             }
             for cleaned in proxy.open().await.map_err(|e| anyhow!("--toxiproxy: {e}"))? {
                 tracing::warn!("an earlier run left something behind: {cleaned}");

@@ -16,7 +16,7 @@ use crate::{
     plan::Cell,
     post::CANARY_STREAM,
     route::Route,
-    tap::link::canary_at,
+    tap::canary_at,
 };
 
 /// How many show that the way is clear.

@@ -10,7 +10,7 @@ use crate::{
     micros::Micros,
     plan::Cell,
     post::FaultOrder,
-    tap::link::{Link, LinkError},
+    tap::{Link, LinkError},
     toxiproxy::Toxiproxy,
 };
 
@@ -163,7 +163,7 @@ impl Harm {
                     t0: None,
                     fates: None,
                     by: Injector::Toxiproxy,
-                    deviations: proxy.deviations(&fault),
+                    deviations: Toxiproxy::deviations(&fault),
                     fault,
                     proof,
                 })

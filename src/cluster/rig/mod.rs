@@ -25,7 +25,7 @@ use crate::{
     micros::Micros,
     plan::Cell,
     posts::{Book, CellPosts},
-    tap::link::Link,
+    tap::Link,
 };
 
 /// How often the tap is read and the lease of the fault renewed.

@@ -10,7 +10,7 @@ use crate::{
     plan::Cell,
     post::Batch,
     posts::Book,
-    tap::link::{Link, LinkError},
+    tap::{Link, LinkError},
 };
 
 /// A tap that does not answer for so long is lost.
