@@ -24,7 +24,7 @@ pub(super) fn is_complete(facts: &Facts<'_>, posts: &CellPosts) -> Check {
         troubles.push(format!(
             "it saw no post of {jobs} fetched jobs: the target's workers do not post through it"
         ));
-    } else if missing > 0 {
+    } else if missing > 0 && troubles.is_empty() {
         troubles.push(format!("the results of {missing} of {jobs} fetched jobs did not come through it"));
     }
     if let Some(decided) = facts.injection.and_then(|i| i.fates) {

@@ -32,6 +32,8 @@ pub(super) struct InPlace {
     cell: Cell,
     /// What a Toxiproxy has to be told still: offsets from T0, and whether the fault is to be there.
     switches: Vec<(Micros, bool)>,
+    /// T0 on the tap's clock, once the tap was told.
+    t0: Option<Micros>,
 }
 
 impl InPlace {
@@ -77,18 +79,22 @@ impl Harm {
                 }
             }
         }
-        Ok(InPlace { cell: cell.clone(), switches })
+        Ok(InPlace { cell: cell.clone(), switches, t0: None })
     }
 
     /// Says when T0 is.
-    pub(super) async fn start(&mut self, run: &str, cell: &Cell, t0: Instant) -> Result<(), String> {
-        match self {
-            Self::Tap(link) => {
-                let ahead = t0.saturating_duration_since(Instant::now());
-                link.start(run, cell.index, ahead).await.map(|_| ()).map_err(|e| e.to_string())
-            }
-            Self::Toxiproxy(_) => Ok(()),
+    pub(super) async fn start(
+        &mut self,
+        run: &str,
+        in_place: &mut InPlace,
+        t0: Instant,
+    ) -> Result<(), String> {
+        if let Self::Tap(link) = self {
+            let ahead = t0.saturating_duration_since(Instant::now());
+            let status = link.start(run, in_place.cell.index, ahead).await.map_err(|e| e.to_string())?;
+            in_place.t0 = status.t0;
         }
+        Ok(())
     }
 
     /// Puts the fault in or takes it out, as the next switch says.
@@ -145,7 +151,7 @@ impl Harm {
                 if status.expired {
                     return Err("the lease of the fault ended within the cell".into());
                 }
-                let t0 = status.t0.ok_or("the tap does not know when the cell began")?;
+                let t0 = in_place.t0.ok_or("the tap does not know when the cell began")?;
                 Ok(Injection {
                     cleared: status.now.saturating_sub(t0),
                     t0: Some(t0),

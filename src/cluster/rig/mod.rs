@@ -234,8 +234,10 @@ impl Server {
                 order = self.inbox.recv() => match order {
                     Some((Order::Start { .. }, t0)) => {
                         here.t0 = Some(t0);
-                        if let (Some(harm), Some(canaries)) = (&mut self.harm, &canaries) {
-                            harm.start(&self.run, cell, t0).await?;
+                        if let (Some(harm), Some(in_place), Some(canaries)) =
+                            (&mut self.harm, &mut here.in_place, &canaries)
+                        {
+                            harm.start(&self.run, in_place, t0).await?;
                             here.during = Some(tokio::spawn(canaries.clone().during(t0)));
                         }
                     }
