@@ -93,7 +93,7 @@ pub(super) fn deviations(fault: &Fault) -> Vec<String> {
                     "Toxiproxy draws the jitter by itself, uniformly and in whole milliseconds: the seed does not repeat it.",
                 );
                 say(
-                    "Toxiproxy draws a delay for each piece of up to 32 kB of a request, so long posts wait for the longest of several.",
+                    "Toxiproxy draws the jitter for each piece of up to 32 kB of a request: a post of 1 MB waits for the longest of many, about delay plus jitter.",
                 );
             }
         }
@@ -108,7 +108,7 @@ pub(super) fn deviations(fault: &Fault) -> Vec<String> {
                 );
             }
             say(
-                "While reset_peer is in place, Toxiproxy ends also the connections it spares with a reset, which can cut off the end of an answer on a slow network.",
+                "While reset_peer is in place, Toxiproxy ends also the connections it spares with a reset, which cuts off long answers; those to worker posts are short.",
             );
         }
         FaultKind::Disconnect { .. } => {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use springtide::{
     fault::{Distribution, Fault, FaultKind, FaultMode, Ratio, Side},
     micros::Micros,
-    standin::{Config, StandIn},
+    route::Route,
+    standin::{Config, Retries, StandIn, Truth},
     toxiproxy::{Toxiproxy, ToxiproxyError},
 };
 use tokio::{
@@ -258,4 +259,99 @@ async fn the_fake_answers_as_the_original_does() {
     let toxic = format!("{}/proxies/{NAME}/toxics/latency_downstream", fake.api_url);
     assert_eq!(http.delete(&toxic).send().await.unwrap().status(), 204);
     assert_eq!(http.delete(&toxic).send().await.unwrap().status(), 404);
+}
+
+/// Submits a job of one task.
+async fn submit(backend: &StandIn) {
+    let http = reqwest::Client::new();
+    let account = r#"{"username":"u","password":"p"}"#;
+    let url = |path: &str| format!("{}{path}", backend.url());
+    http.put(url("/auth/register")).body(account).send().await.unwrap();
+    let login = http.post(url("/auth/login")).body(account).send().await.unwrap();
+    let cookies = login.headers().get_all("set-cookie").iter();
+    let pairs: Vec<&str> = cookies.map(|c| c.to_str().unwrap().split(';').next().unwrap()).collect();
+    let body = r#"{"input_type":"files","sim_type":"shieldhit","ntasks":1,"input_files":{"info.json":"{}","beam.dat":"NSTAT 10 0\n"}}"#;
+    let request = http.post(url("/jobs/direct")).header("cookie", pairs.join("; ")).body(body);
+    assert_eq!(request.send().await.unwrap().status(), 202);
+}
+
+/// Waits until the truth fits.
+async fn until(backend: &StandIn, what: &str, fits: impl Fn(&Truth) -> bool) {
+    let all = async {
+        while !fits(&backend.truth()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect(what);
+}
+
+#[tokio::test]
+async fn workers_with_retries_get_through_when_the_fault_is_gone() {
+    for (retries, fault) in [
+        (Retries::Exponential, drop_of(100)),
+        (Retries::Exponential, disconnect()),
+        (Retries::None, disconnect()),
+    ] {
+        let task_time = Duration::from_millis(20);
+        let backend = StandIn::start(Config { retries, task_time, ..Config::default() }).unwrap();
+        let fake = FakeToxiproxy::start(backend.url());
+        let mut ours = of(&fake);
+        ours.open().await.unwrap();
+        backend.post_through(ours.listen()).unwrap();
+        ours.inject(&fault).await.unwrap();
+        submit(&backend).await;
+        if retries == Retries::None {
+            until(&backend, "a death", |truth| truth.jobs[0].died_of == Some(Route::Tasks)).await;
+            continue;
+        }
+        until(&backend, "a repeat", |truth| truth.worker_retries.values().sum::<u64>() > 0).await;
+        assert!(backend.truth().worker.is_empty(), "{fault}: nothing gets through");
+        ours.clear().await.unwrap();
+        until(&backend, "the job's end", |truth| truth.jobs[0].completed_us.is_some()).await;
+        let truth = backend.truth();
+        assert_eq!((truth.jobs[0].results_posts, truth.replayed), (1, 0), "{fault}");
+    }
+}
+
+/// What the fake is made after. `SPRINGTIDE_TEST_TOXIPROXY` is the address of its API.
+#[tokio::test]
+#[ignore = "needs a toxiproxy-server and SPRINGTIDE_TEST_TOXIPROXY=http://127.0.0.1:8474"]
+async fn a_real_toxiproxy_does_as_the_fake() {
+    let api = std::env::var("SPRINGTIDE_TEST_TOXIPROXY").expect("the address of a Toxiproxy's API");
+    let backend = StandIn::start(Config::default()).unwrap();
+    let name = format!("springtide-test-{}", std::process::id());
+    let http = reqwest::Client::new();
+    let body = json!({"name": name, "listen": "127.0.0.1:0", "upstream": backend.addr().to_string()});
+    let made = http.post(format!("{api}/proxies")).body(body.to_string()).send().await.unwrap();
+    assert_eq!(made.status(), 201);
+    let mut ours = Toxiproxy::new(&api, &name).unwrap();
+    assert_eq!(ours.open().await.unwrap(), Vec::<String>::new());
+    says(&Toxiproxy::new(&api, "nope").unwrap().open().await.unwrap_err(), &["nope", &name]);
+    assert!(get(ours.listen()).await.is_some());
+
+    ours.inject(&latency(400)).await.unwrap();
+    assert!(get(ours.listen()).await.unwrap() >= Duration::from_millis(400));
+    ours.inject(&drop_of(2)).await.unwrap();
+    let before = backend.truth();
+    ours.inject(&drop_of(100)).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(get(ours.listen()).await, None);
+    }
+    assert_eq!(backend.truth(), before);
+    for _ in 0..2 {
+        ours.inject(&disconnect()).await.unwrap();
+        assert_eq!(get(ours.listen()).await, None);
+        ours.clear().await.unwrap();
+        assert!(get(ours.listen()).await.is_some());
+    }
+    ours.inject(&disconnect()).await.unwrap();
+    let mut next = Toxiproxy::new(&api, &name).unwrap();
+    assert_eq!(next.open().await.unwrap().len(), 2);
+    assert!(get(next.listen()).await.is_some());
+
+    let toxics = format!("{api}/proxies/{name}/toxics");
+    http.post(toxics).body(json!({"type": "bandwidth"}).to_string()).send().await.unwrap();
+    says(&next.open().await.unwrap_err(), &["bandwidth_downstream"]);
+    http.delete(format!("{api}/proxies/{name}")).send().await.unwrap();
+    says(&next.open().await.unwrap_err(), &["no such proxy"]);
 }
