@@ -19,6 +19,7 @@ pub mod threshold;
 pub mod timeline;
 
 // Sums.
+pub mod agreement;
 pub mod finding;
 pub mod injection;
 pub mod judgement;
@@ -27,6 +28,7 @@ pub mod payload;
 pub mod plan;
 pub mod posts;
 pub mod record;
+pub mod resilience;
 pub mod snapshot;
 pub mod summary;
 pub mod verdict;

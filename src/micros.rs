@@ -88,6 +88,36 @@ impl fmt::Display for Micros {
     }
 }
 
+/// One span less another, in whole microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Offset(pub i64);
+
+impl Offset {
+    /// `a - b`.
+    pub fn of(a: Micros, b: Micros) -> Self {
+        let apart = i64::try_from(a.0.abs_diff(b.0)).unwrap_or(i64::MAX);
+        Self(if a < b { -apart } else { apart })
+    }
+
+    /// In milliseconds.
+    pub fn as_ms(self) -> f64 {
+        self.0 as f64 / 1e3
+    }
+}
+
+/// For people: `+12.3 ms`, `−870 µs`.
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.0 {
+            0 => "",
+            1.. => "+",
+            _ => "−",
+        };
+        f.pad(&format!("{sign}{}", Micros(self.0.unsigned_abs())))
+    }
+}
+
 /// Reads `250us`, `500ms`, `30s`, `2m`, `1.5h` and sums of them such as `1m30s`; a unit is needed.
 pub fn parse(text: &str) -> Option<Micros> {
     let (mut rest, mut total) = (text.trim(), 0.0);
@@ -123,6 +153,12 @@ mod tests {
         let us = [500_000, 30_000_000, 90_000_000, 5_400_000_000, 7].map(Some);
         assert_eq!(read, us);
         assert!(["", "5", "s", "5 parsec", "-3s", "1.2.3s"].iter().all(|t| parse(t).is_none()));
+    }
+
+    #[test]
+    fn a_difference_has_its_sign() {
+        let said = [(9, 2_009), (870, 0), (5, 5)].map(|(a, b)| Offset::of(Micros(a), Micros(b)).to_string());
+        assert_eq!(said, ["−2.00 ms", "+870 µs", "0 µs"]);
     }
 
     #[test]

@@ -54,7 +54,10 @@ pub fn of_cell(
         found.note(Kind::NotQuiet, &format!("{id} ({state})"));
     }
     totals.target.errors.iter().for_each(|e| found.note(Kind::Unreconciled, e));
-    for stage in Stage::CLIENT.into_iter().filter(|s| s.is_polled()) {
+    // What a tap tells exactly needs no sharper polling.
+    let is_told =
+        |stage: &Stage| posts.is_some_and(|p| !p.simulations.is_empty()) && Stage::TAP.contains(stage);
+    for stage in Stage::CLIENT.into_iter().filter(|s| s.is_polled() && !is_told(s)) {
         let spans = totals.jobs.values().filter_map(|j| j.timeline.stage(stage));
         let sample = crate::estimate::Sample::new(spans);
         let Some(p50) = sample.quantile(0.5) else {

@@ -13,7 +13,7 @@ pub(super) fn of_posts(totals: &Totals, posts: &CellPosts, found: &mut Notes) {
     let by_route = |count: &dyn Fn(&RoutePosts) -> u64| {
         let each: Vec<_> = posts.routes.iter().map(|(r, p)| (r, count(p))).filter(|(_, n)| *n > 0).collect();
         let sum = each.iter().map(|(_, n)| n).sum();
-        (sum, each.into_iter().map(|(route, n)| format!("{route}: {n}")).collect())
+        (sum, each.into_iter().map(|(route, _)| format!("POST {route}")).collect())
     };
     let mut put = |kind, (count, routes): (u64, Vec<String>)| found.put(kind, count, routes);
     put(Kind::PostsLost, by_route(&|p| p.lost));
@@ -111,7 +111,7 @@ mod tests {
             ]
         );
         let retrying = RoutePosts { retried: 1, ..lost };
-        let kinds = found(1, &[hit.clone()], retrying);
+        let kinds = found(1, std::slice::from_ref(&hit), retrying);
         assert_eq!(kinds, [(Kind::Stuck { state: STATE }, 1), (Kind::PostsLost, 1), (Kind::RetriesSeen, 1)]);
         let foreign = found(0, &[hit], RoutePosts::default());
         assert_eq!(foreign, [(Kind::ForeignPosts, 1)]);

@@ -4,6 +4,7 @@ use crate::{
     finding::{Finding, Kind},
     record::{CellRecord, RunRecord},
     scenario::ScenarioId,
+    summary,
     timeline::Stage,
     verdict::{Check, Rule, Verdict},
 };
@@ -76,11 +77,26 @@ fn strain(check: &Check, cell: Option<&CellRecord>) -> f64 {
     }
 }
 
-/// One kind of finding in one scenario.
+impl Found<'_> {
+    /// Whom it speaks of.
+    pub(crate) fn about(&self) -> &'static str {
+        match self.kind {
+            kind if kind.is_about_us() => "how we looked",
+            _ if self.under_fault => "the target under the fault",
+            _ => "the target",
+        }
+    }
+}
+
+/// One kind of finding in one scenario, or in one level of its fault.
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
     /// Where.
     pub(crate) scenario: &'a ScenarioId,
+    /// The same with the level of the fault, where there are several.
+    pub(crate) part: String,
+    /// Whether a fault was injected there.
+    pub(crate) under_fault: bool,
     /// What; of a stage that is blurred, the cell where it is blurred most.
     pub(crate) kind: &'a Kind,
     /// How often in all cells.
@@ -96,13 +112,16 @@ pub(crate) struct Found<'a> {
 /// Findings of all measured cells, INVALID ones included: those about the target first.
 pub(crate) fn findings(run: &RunRecord) -> Vec<Found<'_>> {
     let mut all = Vec::new();
-    for scenario in &run.plan.scenarios {
-        let cells: Vec<&CellRecord> = run.measured().filter(|c| c.cell.scenario == scenario.id).collect();
+    let parts = run.plan.scenarios.iter().flat_map(|s| summary::levels(s).into_iter().map(move |l| (s, l)));
+    for (scenario, level) in parts {
+        let cells = summary::cells_of(run, scenario, Some(level));
         let mut found: Vec<Found<'_>> = Vec::new();
         for finding in cells.iter().flat_map(|c| &c.findings) {
             let Some(known) = found.iter_mut().find(|f| is_like(f.kind, &finding.kind)) else {
                 found.push(Found {
                     scenario: &scenario.id,
+                    part: summary::part_name(scenario, Some(level)),
+                    under_fault: !level.is_none(),
                     kind: &finding.kind,
                     count: finding.count,
                     cells: 1,
@@ -114,8 +133,11 @@ pub(crate) fn findings(run: &RunRecord) -> Vec<Found<'_>> {
             known.count += finding.count;
             known.cells += 1;
             known.kind = known.kind.min(&finding.kind);
-            let missing = 3usize.saturating_sub(known.examples.len());
-            known.examples.extend(examples(finding).take(missing));
+            for example in examples(finding) {
+                if known.examples.len() < 3 && !known.examples.contains(&example) {
+                    known.examples.push(example);
+                }
+            }
         }
         all.extend(found);
     }

@@ -6,7 +6,7 @@ use crate::{
     micros::Micros,
     payload::PayloadKind,
     report::{
-        Paper, html_scenario,
+        Paper, fault_tables, html_scenario,
         svg::scatter,
         table::{Table, escape},
         tables::{self, STAND_IN, STAND_IN_MEANS},
@@ -107,6 +107,11 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
             });
         }
     }
+    let resilience = fault_tables::all(paper);
+    if !resilience.is_empty() {
+        // Behind the matrix: what a fault did is what its scenarios were run for.
+        all.insert(4, Section::new("resilience", "Resilience", &resilience));
+    }
     if paper.scenarios.is_empty() {
         all.push(Section {
             id: "scenario-none".into(),
@@ -147,7 +152,7 @@ pub(super) fn figure(title: &str, text: &str, legend: &str, svg: &str) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::{fault::FaultMode, report::sample};
 
     #[test]
     fn it_needs_no_network_and_no_script() {
@@ -169,14 +174,23 @@ mod tests {
 
     #[test]
     fn runs_without_figures_have_every_section() {
-        for run in [sample::empty(), sample::invalid_only(), sample::failed_only(), sample::mixed()] {
+        for run in [
+            sample::empty(),
+            sample::invalid_only(),
+            sample::failed_only(),
+            sample::mixed(),
+            sample::faults(),
+        ] {
             let html = page(&Paper::of(&run));
             for id in ["validity", "findings", "plan", "scenarios", "payloads", "observer"] {
                 assert!(html.contains(&format!("<section id=\"{id}\"")), "{id}");
             }
             for s in &Paper::of(&run).scenarios {
-                assert!(html.contains(&format!("<section id=\"scenario-{}\"", s.scenario.id)));
+                let level = if s.levels.is_empty() { "" } else { "-level-2" };
+                assert!(html.contains(&format!("<section id=\"scenario-{}{level}\"", s.scenario.id)));
             }
+            let has_faults = run.plan.scenarios.iter().any(|s| s.fault != FaultMode::None);
+            assert_eq!(html.contains("<section id=\"resilience\""), has_faults);
         }
     }
 
@@ -188,7 +202,7 @@ mod tests {
 
     #[test]
     fn every_tag_is_closed() {
-        let html = page(&Paper::of(&sample::mixed()));
+        let html = [sample::mixed(), sample::faults()].map(|run| page(&Paper::of(&run))).concat();
         for tag in [
             "section", "table", "figure", "svg", "details", "div", "tr", "td", "th", "ul", "li", "text",
             "title",

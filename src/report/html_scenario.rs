@@ -3,7 +3,7 @@
 use crate::{
     record::CellRecord,
     report::{
-        Paper,
+        Paper, fault_tables,
         html::figure,
         milestones, scenario_tables,
         svg::{
@@ -30,6 +30,7 @@ pub(super) fn body(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize
     out.push_str("<h3>Stages</h3>\n");
     out.push_str(&stages(paper, s));
     out.push_str(&scenario_tables::stages(s).html());
+    out.extend(fault_tables::agreement(run, s).map(|t| t.html()));
     out.push_str(&scenario_tables::outcomes(s).html());
     out.push_str("<h3>Jobs of a cell</h3>\n");
     out.push_str(&gantts(paper, s, rows_left));
@@ -40,6 +41,7 @@ pub(super) fn body(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize
     out.push_str("<h3>Requests</h3>\n");
     out.push_str(&scenario_tables::requests(s).html());
     out.push_str(&scenario_tables::errors(s).html());
+    out.extend(fault_tables::posts(run, s).map(|t| t.html()));
     out.push_str("<h3>Ledger</h3>\n");
     out.push_str(&scenario_tables::ledger(run, s).html());
     out.push_str("<h3>Generator and requests outside the clock</h3>\n");

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{
-    Paper, scenario_tables,
-    table::escape_markdown,
-    tables::{self, STAND_IN, STAND_IN_MEANS},
+use crate::{
+    report::{
+        Paper, fault_tables, scenario_tables,
+        table::escape_markdown,
+        tables::{self, STAND_IN, STAND_IN_MEANS},
+    },
+    summary::ScenarioSummary,
 };
 
 /// The whole summary.
@@ -27,8 +30,20 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
     section(
         &mut out,
         "Stages",
-        each().flat_map(|s| [scenario_tables::stages(s), scenario_tables::outcomes(s)]),
+        each().flat_map(|s| {
+            let mut tables = vec![scenario_tables::stages(s)];
+            tables.extend(fault_tables::agreement(run, s));
+            tables.push(scenario_tables::outcomes(s));
+            tables
+        }),
     );
+    let resilience = fault_tables::all(paper);
+    if !resilience.is_empty() {
+        section(&mut out, "Resilience", resilience);
+    }
+    if paper.parts().any(ScenarioSummary::is_tapped) {
+        section(&mut out, "Posts", each().filter_map(|s| fault_tables::posts(run, s)));
+    }
     section(
         &mut out,
         "Requests",
@@ -62,6 +77,12 @@ mod tests {
     #[test]
     fn the_summary_reads_so() {
         let run = sample::mixed();
+        insta::assert_snapshot!(summary(&Paper::of(&run)));
+    }
+
+    #[test]
+    fn a_run_with_faults_reads_so() {
+        let run = sample::faults();
         insta::assert_snapshot!(summary(&Paper::of(&run)));
     }
 

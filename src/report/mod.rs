@@ -4,6 +4,7 @@
 //! [`estimate`](crate::estimate), so a figure is the same in every format; nothing here measures
 //! or judges. To add a format: a variant of [`Format`], a file, and what the compiler then asks for.
 
+mod fault_tables;
 mod figure;
 mod fold;
 mod hlog;
@@ -15,8 +16,9 @@ mod locust;
 mod markdown;
 mod milestones;
 mod payloads;
+mod resilience;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod scenario_tables;
 mod sheet;
 mod stages;
@@ -36,7 +38,9 @@ use std::{
 };
 
 use crate::{
+    fault::FaultMode,
     record::{RecordError, RunRecord, write_whole},
+    scenario::Scenario,
     summary::ScenarioSummary,
     verdict::Verdict,
 };
@@ -90,11 +94,13 @@ pub enum Format {
     LocustExceptions,
     /// `timings/<ID>.hlog`: HdrHistogram interval log.
     IntervalLog,
+    /// `resilience/<ID>_resilience.csv`: one row a cell, for scenarios with a fault.
+    Resilience,
 }
 
 impl Format {
     /// Every format, those that take longest first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Jobs,
         Self::Payloads,
         Self::Html,
@@ -105,11 +111,17 @@ impl Format {
         Self::LocustFailures,
         Self::LocustExceptions,
         Self::IntervalLog,
+        Self::Resilience,
     ];
 
     /// Whether there is one of it a scenario, or one a run.
     pub fn is_per_scenario(self) -> bool {
         !matches!(self, Self::Html | Self::Markdown)
+    }
+
+    /// Whether a scenario has it: there is no resilience without a fault.
+    pub fn is_of(self, scenario: &Scenario) -> bool {
+        self != Self::Resilience || scenario.fault != FaultMode::None
     }
 
     /// Where it stands in the run's folder; `id` matters only where there is one a scenario.
@@ -125,6 +137,7 @@ impl Format {
             Self::LocustExceptions => format!("timings/{id}_exceptions.csv"),
             Self::IntervalLog => format!("timings/{id}.hlog"),
             Self::Payloads => format!("payloads/{id}_payloads.csv"),
+            Self::Resilience => format!("resilience/{id}_resilience.csv"),
         })
     }
 }
@@ -157,6 +170,7 @@ impl File<'_> {
                 Format::LocustFailures => locust::failures(s),
                 Format::LocustExceptions => locust::exceptions(),
                 Format::IntervalLog => hlog::log(run, s),
+                Format::Resilience => resilience::csv(run, s),
                 Format::Html | Format::Markdown => Vec::new(),
             },
         }
@@ -167,7 +181,8 @@ fn drawings<'a>(paper: &'a Paper<'_>) -> Vec<File<'a>> {
     let mut all = Vec::new();
     for format in Format::ALL {
         if format.is_per_scenario() {
-            all.extend(paper.scenarios.iter().map(|s| File::OfScenario(format, s)));
+            let its = paper.scenarios.iter().filter(|s| format.is_of(&s.scenario));
+            all.extend(its.map(|s| File::OfScenario(format, s)));
         } else {
             all.push(File::OfRun(format));
         }
@@ -292,16 +307,24 @@ mod tests {
     /// The same figure in every format that has it.
     #[test]
     fn formats_agree() {
-        for run in [sample::mixed(), sample::failed_only(), sample::invalid_only()] {
+        for run in [sample::mixed(), sample::failed_only(), sample::invalid_only(), sample::faults()] {
             let paper = Paper::of(&run);
             let html = html::page(&paper);
             let markdown = markdown::summary(&paper);
             let terminal = terminal::table(&paper);
             let json: Value = serde_json::from_str(&json::summary(&paper, Exit::Invalid)).unwrap();
-            for (i, s) in paper.scenarios.iter().enumerate() {
+            for s in &paper.scenarios {
                 let rows = sample::rows(&stages::csv(&run, s));
-                for (k, stage) in s.stages.iter().enumerate() {
-                    let in_json = &json["scenarios"][i]["stages"][k];
+                let all = s.parts().iter().flat_map(|p| p.stages.iter().map(move |stage| (p, stage)));
+                for (row, (part, stage)) in rows.iter().zip(all) {
+                    let of_json = |list: &Value, key: &str, name: &str| {
+                        let is_it = |x: &&Value| {
+                            x[key] == name && (key == "name" || x["source"] == stage.source.as_str())
+                        };
+                        list.as_array().unwrap().iter().find(is_it).unwrap().clone()
+                    };
+                    let scenario = of_json(&json["scenarios"], "name", &part.name());
+                    let in_json = &of_json(&scenario["stages"], "stage", stage.stage.as_str());
                     for (column, name) in [
                         (7, "p50"),
                         (8, "p90"),
@@ -312,13 +335,13 @@ mod tests {
                         (13, "half_width_p50"),
                         (6, "min"),
                     ] {
-                        let in_csv = rows[k][column].trim_start_matches(">= ");
+                        let in_csv = row[column].trim_start_matches(">= ");
                         match in_json[name].as_f64() {
                             None => assert_eq!(in_csv, ""),
                             Some(ms) => assert_eq!(in_csv, figure::ms(Micros::from_ms(ms))),
                         }
                         let bound = in_json["at_least"].as_array().unwrap().contains(&name.into());
-                        assert_eq!(rows[k][column].starts_with(">= "), bound);
+                        assert_eq!(row[column].starts_with(">= "), bound);
                     }
                     for q in [0.5, 0.95] {
                         let said = figure::said(stage.quantile(q));
@@ -327,6 +350,7 @@ mod tests {
                         assert!(terminal.contains(&said), "{said} on the terminal");
                     }
                 }
+                assert_eq!(rows.len(), s.parts().iter().map(|p| p.stages.len()).sum::<usize>());
                 let stats = sample::rows(&locust::stats(s));
                 let total = stats.last().unwrap();
                 assert_eq!(total[2].parse::<u64>().unwrap(), s.all.count());

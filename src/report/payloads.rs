@@ -1,7 +1,7 @@
-//! `payloads/<ID>_payloads.csv`: one row a payload of the cells that count.
+//! `payloads/<ID>_payloads.csv`: one row a payload of the cells that count, those of jobs first.
 
 use crate::{
-    payload::PayloadKind,
+    payload::{Payload, PayloadKind},
     record::RunRecord,
     report::{
         figure::{push_int, push_ms},
@@ -30,17 +30,28 @@ pub(super) fn csv(run: &RunRecord, s: &ScenarioSummary) -> Vec<u8> {
                 };
                 out.extend_from_slice(&lead);
                 out.extend_from_slice(kind.as_str().as_bytes());
-                out.push(b',');
-                push_int(&mut out, payload.wire);
-                out.push(b',');
-                push_int(&mut out, payload.decoded);
-                out.push(b',');
-                push_ms(&mut out, payload.latency);
-                out.push(b'\n');
+                push(&mut out, payload);
+            }
+        }
+        for kind in PayloadKind::ALL {
+            for payload in cell.posts.iter().flat_map(|posts| kind.of_posts(posts)) {
+                out.extend_from_slice(&lead);
+                out.extend_from_slice(kind.as_str().as_bytes());
+                push(&mut out, payload);
             }
         }
     }
     out
+}
+
+fn push(out: &mut Vec<u8>, payload: Payload) {
+    out.push(b',');
+    push_int(out, payload.wire);
+    out.push(b',');
+    push_int(out, payload.decoded);
+    out.push(b',');
+    push_ms(out, payload.latency);
+    out.push(b'\n');
 }
 
 #[cfg(test)]
@@ -50,12 +61,17 @@ mod tests {
 
     #[test]
     fn a_row_a_payload() {
-        let run = sample::mixed();
-        for s in &Paper::of(&run).scenarios {
-            let rows = sample::rows(&csv(&run, s));
-            let count: u64 = s.payloads.iter().map(|p| p.count()).sum();
-            assert_eq!(rows.len() as u64, count);
-            assert!(rows.iter().all(|r| r.len() == 7 && &r[0] == run.run_id.as_str()));
+        for run in [sample::mixed(), sample::faults()] {
+            for s in &Paper::of(&run).scenarios {
+                let rows = sample::rows(&csv(&run, s));
+                let count: u64 = s.payloads.iter().map(|p| p.count()).sum();
+                assert_eq!(rows.len() as u64, count);
+                assert!(rows.iter().all(|r| r.len() == 7 && &r[0] == run.run_id.as_str()));
+                let has = |kind: &str| rows.iter().any(|r| &r[3] == kind);
+                assert!(has("submit") && has("results"));
+                let of_workers = ["post_tasks", "post_jobs", "post_results"];
+                assert!(of_workers.into_iter().all(|kind| has(kind) == s.parts()[0].is_tapped()));
+            }
         }
     }
 }

@@ -56,7 +56,7 @@ mod tests {
     use crate::report::{Paper, sample};
 
     #[test]
-    fn six_stages_a_scenario_and_the_columns_of_the_design() {
+    fn a_row_a_stage_and_source_and_the_columns_of_the_design() {
         assert!(HEADER.starts_with(
             "run_id,scenario,stage,source,n,censored,min,p50,p90,p95,p99,max,mean,half_width_p50"
         ));
@@ -67,6 +67,33 @@ mod tests {
             assert!(rows.iter().all(|r| r.len() == HEADER.split(',').count()));
             assert!(rows.iter().all(|r| &r[1] == s.scenario.id.as_str()));
         }
+    }
+
+    #[test]
+    fn each_level_has_rows_of_its_own_and_the_tap_comes_first() {
+        let run = sample::faults();
+        let paper = Paper::of(&run);
+        let rows = sample::rows(&csv(&run, &paper.scenarios[1]));
+        let of = |level: &str| -> Vec<String> {
+            let its = rows.iter().filter(|r| &r[18] == level);
+            its.map(|r| format!("{} {}", &r[2], &r[3])).collect()
+        };
+        let all = [
+            "submit client",
+            "queue poll",
+            "run tap",
+            "run poll",
+            "hand_over_queued tap",
+            "hand_over_running tap",
+            "merge tap",
+            "merge poll",
+            "persist tap",
+            "fetch client",
+            "end_to_end client",
+        ];
+        assert_eq!(of("latency +250 ms ± 10.0 ms"), all);
+        assert_eq!(of("latency +1.00 s ± 40.0 ms"), all);
+        assert_eq!(rows.len(), 2 * all.len());
     }
 
     #[test]

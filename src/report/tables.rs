@@ -46,9 +46,9 @@ pub(crate) fn findings(paper: &Paper<'_>) -> Table {
         &["scenario", "finding", "about", "count", "cells", "examples"],
     );
     for f in fold::findings(paper.run) {
-        let about = if f.kind.is_about_us() { "how we looked" } else { "the target" };
+        let about = f.about();
         t.row(vec![
-            f.scenario.to_string().into(),
+            f.part.into(),
             f.kind.to_string().into(),
             about.into(),
             num(f.count),

@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use crate::{
     record::RunRecord,
     report::{
-        Paper, fold,
+        Paper, fault_tables, fold,
         scenario_tables::stages,
         table::{Table, num, one_line},
         tables::{STAND_IN, STAND_IN_MEANS, untrusted_note},
     },
+    resilience::Resilience,
     summary::ScenarioSummary,
     timeline::Stage,
     verdict::{Exit, Rule, Verdict},
@@ -27,6 +28,12 @@ pub fn table(paper: &Paper<'_>) -> String {
     }
     for s in paper.parts() {
         scenario(&mut out, s);
+    }
+    for r in Resilience::of_run(run) {
+        let _ = write!(out, "\nresilience of {}:\n{}", r.scenario.id, fault_tables::narrow(&r).text());
+        if let Some(delays) = fault_tables::delays(&r) {
+            out.push_str(&delays.text());
+        }
     }
     if paper.scenarios.is_empty() {
         out.push_str("\nno cell was finished: there are no figures\n");
@@ -80,7 +87,7 @@ fn outcomes(s: &ScenarioSummary) -> String {
 fn findings(run: &RunRecord) -> String {
     let mut out = String::new();
     for f in fold::findings(run) {
-        let _ = writeln!(out, "  {}  {}×  {}", f.scenario, f.count, one_line(&f.kind.to_string()));
+        let _ = writeln!(out, "  {}  {}×  {}", f.part, f.count, one_line(&f.kind.to_string()));
         if let (false, Some(example)) = (f.kind.is_about_us(), f.examples.first()) {
             let _ = writeln!(out, "      such as {}", one_line(example));
         }
@@ -148,6 +155,11 @@ mod tests {
     #[test]
     fn the_table_reads_so() {
         insta::assert_snapshot!(table(&Paper::of(&sample::mixed())));
+    }
+
+    #[test]
+    fn faults_read_so() {
+        insta::assert_snapshot!(table(&Paper::of(&sample::faults())));
     }
 
     #[test]

@@ -13,7 +13,9 @@ use crate::{
     fault::Fault,
     micros::Micros,
     payload::Sizes,
+    posts::RoutePosts,
     record::{CellRecord, RunRecord},
+    route::Route,
     scenario::Scenario,
     snapshot::{ErrorKey, ErrorStats, Health, Phase, RequestKey, RequestStats},
     timeline::{JobOutcome, Stage},
@@ -137,7 +139,7 @@ impl ScenarioSummary {
 
     /// Pools the cells with one fault, or all of them.
     fn of_part(run: &RunRecord, scenario: &Scenario, fault: Option<Fault>) -> Self {
-        let cells = select(run, scenario, fault.as_ref());
+        let cells = cells_of(run, scenario, fault.as_ref());
         let invalid = cells.iter().filter(|c| c.verdict == Verdict::Invalid).count();
         let untrusted = invalid == cells.len() && invalid > 0;
         let counting = sound(&cells);
@@ -199,10 +201,7 @@ impl ScenarioSummary {
 
     /// What to call it: `S6`, or `S7 latency +250 ms ± 10.0 ms` where there are several levels.
     pub fn name(&self) -> String {
-        match &self.fault {
-            Some(fault) if levels(&self.scenario).len() > 1 => format!("{} {fault}", self.scenario.id),
-            _ => self.scenario.id.to_string(),
-        }
+        part_name(&self.scenario, self.fault.as_ref())
     }
 
     /// The fault in its cells, or the kind of it where they have several.
@@ -218,12 +217,22 @@ impl ScenarioSummary {
 
     /// Its finished cells.
     pub fn all_cells<'a>(&self, run: &'a RunRecord) -> Vec<&'a CellRecord> {
-        select(run, &self.scenario, self.fault.as_ref())
+        cells_of(run, &self.scenario, self.fault.as_ref())
     }
 
     /// Its finished cells whose figures count: INVALID ones only when there are no others.
     pub fn counting<'a>(&self, run: &'a RunRecord) -> Vec<&'a CellRecord> {
         sound(&self.all_cells(run))
+    }
+
+    /// Posts of the target's workers by route, of the cells that count; empty without a tap.
+    pub fn posts(&self, run: &RunRecord) -> BTreeMap<Route, RoutePosts> {
+        let mut all: BTreeMap<Route, RoutePosts> = BTreeMap::new();
+        let cells = self.counting(run);
+        for (route, posts) in cells.iter().filter_map(|c| c.posts.as_ref()).flat_map(|p| &p.routes) {
+            all.entry(*route).or_default().merge(posts);
+        }
+        all
     }
 
     /// The figures of one stage as the client has them; only for stages that a client can tell.
@@ -264,12 +273,22 @@ pub fn levels(scenario: &Scenario) -> Vec<&Fault> {
     all
 }
 
-fn select<'a>(run: &'a RunRecord, scenario: &Scenario, fault: Option<&Fault>) -> Vec<&'a CellRecord> {
+/// What to call a scenario, or a level of its fault where there are several.
+pub fn part_name(scenario: &Scenario, fault: Option<&Fault>) -> String {
+    match fault {
+        Some(fault) if levels(scenario).len() > 1 => format!("{} {fault}", scenario.id),
+        _ => scenario.id.to_string(),
+    }
+}
+
+/// The finished cells of a scenario, or those with one fault.
+pub fn cells_of<'a>(run: &'a RunRecord, scenario: &Scenario, fault: Option<&Fault>) -> Vec<&'a CellRecord> {
     let is_its = |c: &&CellRecord| c.cell.scenario == scenario.id && fault.is_none_or(|f| c.cell.fault == *f);
     run.measured().filter(is_its).collect()
 }
 
-fn sound<'a>(all: &[&'a CellRecord]) -> Vec<&'a CellRecord> {
+/// Of some cells those whose figures count: INVALID ones only when there are no others.
+pub fn sound<'a>(all: &[&'a CellRecord]) -> Vec<&'a CellRecord> {
     let sound: Vec<&CellRecord> = all.iter().copied().filter(|c| c.verdict != Verdict::Invalid).collect();
     if sound.is_empty() { all.to_vec() } else { sound }
 }

@@ -30,6 +30,7 @@ const TABLE: [(&str, &[&str]); 7] = [
     (
         "Sums",
         &[
+            "agreement",
             "finding",
             "injection",
             "judgement",
@@ -38,6 +39,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "plan",
             "posts",
             "record",
+            "resilience",
             "snapshot",
             "summary",
             "verdict",

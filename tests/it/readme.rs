@@ -275,7 +275,12 @@ fn the_rules_stages_and_outcomes_are_those_of_the_program() {
     assert!(column(&rows, 1).iter().all(|v| ["FAIL", "INVALID"].contains(v)));
     let rows = table(&["stage", "from"]);
     assert_eq!(column(&rows, 0), Stage::ALL.map(Stage::as_str));
-    let source = |s: Stage| if s.is_polled() { "poll" } else { "client" };
+    let source = |s: Stage| match (Stage::TAP.contains(&s), s.is_polled()) {
+        (true, true) => "tap, poll",
+        (true, false) => "tap",
+        (false, true) => "poll",
+        (false, false) => "client",
+    };
     assert_eq!(column(&rows, 3), Stage::ALL.map(source));
     assert_eq!(column(&table(&["outcome", "meaning"]), 0), JobOutcome::KINDS);
 }

@@ -1,6 +1,10 @@
 //! Made-up runs for the tests of every format: the same bytes each time, with cells closed by the
 //! rules themselves.
 
+mod tapped;
+
+use tapped::{Tap, Truth};
+
 use crate::{
     fault::{Fault, FaultMode},
     judgement,
@@ -9,14 +13,15 @@ use crate::{
     record::{Build, CellRecord, Host, RunRecord, SCHEMA, Target},
     scenario::Scenario,
     snapshot::{
-        Cancel, ErrorKey, ErrorStats, Job, JobKey, Listed, Phase, RequestKey, RequestStats, Results, Totals,
+        Cancel, ErrorKey, ErrorStats, Job, JobKey, Listed, Phase, RequestKey, RequestStats, Results,
+        TaskCounts, Totals,
     },
     timeline::{Clocked, JobOutcome, JobState},
 };
 
 /// What becomes of a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Fetched,
     Failed,
     Stuck,
@@ -27,12 +32,12 @@ pub(super) enum Fate {
 }
 
 /// One that passes: S1, ten cells of two jobs.
-pub(super) fn good() -> RunRecord {
+pub(crate) fn good() -> RunRecord {
     run(&[("S1", 2, 4, 10)], 1, |_, _| Fate::Fetched)
 }
 
 /// Two scenarios: S1 passes, S2 has every kind of trouble and one INVALID cell; a threshold each.
-pub(super) fn mixed() -> RunRecord {
+pub(crate) fn mixed() -> RunRecord {
     let mut run = run(&[("S1", 2, 4, 4), ("S2", 30, 8, 3)], 1, |cell, n| {
         match (cell.scenario.as_str(), cell.repetition, n) {
             ("S2", 1, 3 | 7) => Fate::Failed,
@@ -49,8 +54,25 @@ pub(super) fn mixed() -> RunRecord {
     run
 }
 
+/// S6 and its faulty twins S7 and S8 with two levels each, all seen by a tap. Under S8 one job a
+/// cell hangs, and at 5 % one more is completed with partial results.
+pub(crate) fn faults() -> RunRecord {
+    let scenarios =
+        [("S6", FaultMode::None), ("S7", FaultMode::Latency), ("S8", FaultMode::Drop)].map(|(id, fault)| {
+            Scenario { fault, levels: Fault::default_levels(fault), ..scenario(id, 10, 8, 4) }
+        });
+    let mut run = carry_out(scenarios.to_vec(), 1, true, |cell, n| match cell.scenario.as_str() {
+        "S8" if n == 3 => Fate::Stuck,
+        _ => Fate::Fetched,
+    });
+    run.thresholds =
+        ["persist.p95<800ms", "hand_over_queued.p50<1s for S6"].map(|t| t.parse().unwrap()).to_vec();
+    judgement::close(&mut run);
+    run
+}
+
 /// Planned, nothing done.
-pub(super) fn empty() -> RunRecord {
+pub(crate) fn empty() -> RunRecord {
     let mut run = good();
     run.cells.clear();
     run.stopped = Some("interrupted".into());
@@ -60,7 +82,7 @@ pub(super) fn empty() -> RunRecord {
 }
 
 /// Every cell has a job that vanished.
-pub(super) fn invalid_only() -> RunRecord {
+pub(crate) fn invalid_only() -> RunRecord {
     run(&[("S1", 3, 4, 2)], 1, |_, n| match n {
         0 => Fate::Vanished,
         _ => Fate::Fetched,
@@ -68,7 +90,7 @@ pub(super) fn invalid_only() -> RunRecord {
 }
 
 /// No job was fetched.
-pub(super) fn failed_only() -> RunRecord {
+pub(crate) fn failed_only() -> RunRecord {
     run(&[("S1", 3, 4, 2)], 1, |_, n| match n {
         0 => Fate::Stuck,
         _ => Fate::Failed,
@@ -76,7 +98,7 @@ pub(super) fn failed_only() -> RunRecord {
 }
 
 /// Hostile text wherever text comes from outside.
-pub(super) fn nasty() -> RunRecord {
+pub(crate) fn nasty() -> RunRecord {
     const EVIL: &str = "<script>alert(\"x\")</script>,|`'&";
     let mut run = run(&[("S1", 3, 4, 1)], 1, |_, n| match n {
         0 => Fate::Broken,
@@ -109,22 +131,32 @@ pub(super) fn nasty() -> RunRecord {
 }
 
 /// A run of scenarios `(id, users, tasks, repetitions)`, judged.
-pub(super) fn run(
+pub(crate) fn run(
     scenarios: &[(&str, u32, u32, u32)],
     jobs_per_user: u32,
     fate: impl Fn(&Cell, u32) -> Fate,
 ) -> RunRecord {
-    let scenarios: Vec<Scenario> = scenarios
-        .iter()
-        .map(|&(id, concurrent_jobs, tasks, repetitions)| Scenario {
-            id: id.to_owned().try_into().unwrap(),
-            concurrent_jobs,
-            tasks,
-            fault: FaultMode::None,
-            levels: vec![Fault::none()],
-            repetitions,
-        })
-        .collect();
+    let scenarios = scenarios.iter().map(|&(id, users, tasks, n)| scenario(id, users, tasks, n));
+    carry_out(scenarios.collect(), jobs_per_user, false, fate)
+}
+
+fn scenario(id: &str, concurrent_jobs: u32, tasks: u32, repetitions: u32) -> Scenario {
+    Scenario {
+        id: id.to_owned().try_into().unwrap(),
+        concurrent_jobs,
+        tasks,
+        fault: FaultMode::None,
+        levels: vec![Fault::none()],
+        repetitions,
+    }
+}
+
+fn carry_out(
+    scenarios: Vec<Scenario>,
+    jobs_per_user: u32,
+    is_tapped: bool,
+    fate: impl Fn(&Cell, u32) -> Fate,
+) -> RunRecord {
     let plan = Plan {
         seed: 42,
         matrix_sha256: "6d".repeat(32),
@@ -140,9 +172,13 @@ pub(super) fn run(
     let mut t0 = started.as_microsecond() as u64 + 2_000_000;
     let mut cells = Vec::new();
     for cell in plan.cells.clone() {
-        let totals = measure(&cell, jobs_per_user, t0, &fate);
         let warm_up = cell.kind == CellKind::WarmUp;
-        let record = CellRecord::close(cell, &plan, totals, t0, [(0, 9)].into(), None, None, None);
+        let tap = (is_tapped && !warm_up).then(|| Tap::on(&cell));
+        let (totals, tap) = measure(&cell, jobs_per_user, t0, tap, &fate);
+        let end = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
+        let (posts, injection) = tap.map(|tap| tap.close(&cell, end)).unzip();
+        let workers = [(0, 9)].into();
+        let record = CellRecord::close(cell, &plan, totals, t0, workers, None, posts, injection.flatten());
         t0 += record.duration.0 + 3_000_000;
         cells.push(if warm_up { record.without_totals() } else { record });
     }
@@ -187,8 +223,14 @@ pub(super) fn run(
 }
 
 /// Everything measured in a cell.
-fn measure(cell: &Cell, jobs_per_user: u32, t0: u64, fate: &impl Fn(&Cell, u32) -> Fate) -> Totals {
-    let mut m = Measuring { dice: Dice(cell.seed | 1), t0, totals: Totals::default() };
+fn measure(
+    cell: &Cell,
+    jobs_per_user: u32,
+    t0: u64,
+    tap: Option<Tap>,
+    fate: &impl Fn(&Cell, u32) -> Fate,
+) -> (Totals, Option<Tap>) {
+    let mut m = Measuring { dice: Dice(cell.seed | 1), t0, tap, totals: Totals::default() };
     for user in 0..cell.users {
         m.request(Phase::Setup, "PUT", "/auth/register", Micros::ZERO, 31_000, Ok((201, 180)));
         m.request(Phase::Setup, "POST", "/auth/login", Micros::ZERO, 24_000, Ok((202, 420)));
@@ -208,12 +250,13 @@ fn measure(cell: &Cell, jobs_per_user: u32, t0: u64, fate: &impl Fn(&Cell, u32) 
     m.totals.health.cpu = Micros(m.totals.health.user_time.0 / 40);
     m.totals.health.capacity = Micros(m.totals.health.user_time.0);
     m.totals.health.sockets = u64::from(cell.users) + 1;
-    m.totals
+    (m.totals, m.tap)
 }
 
 struct Measuring {
     dice: Dice,
     t0: u64,
+    tap: Option<Tap>,
     totals: Totals,
 }
 
@@ -302,7 +345,8 @@ impl Measuring {
             let row = Listed { title, end_time: (fate != Fate::Stuck).then(|| "2026-10-01T12:01:00".into()) };
             self.totals.target.listed.insert(id, row);
         }
-        let mut now = self.poll_to_the_end(cell, &mut job, submit, fate);
+        let simulation = u64::from(cell.index) * 100 + u64::from(key.user);
+        let mut now = self.poll_to_the_end(cell, &mut job, submit, fate, simulation);
         match fate {
             Fate::Failed => job.outcome = JobOutcome::Failed,
             Fate::Stuck => {
@@ -319,7 +363,7 @@ impl Measuring {
                 let fetch = self.load("GET", "/results", now, 80_000 + body / 50, body);
                 job.timeline.fetch = Some(fetch);
                 job.results = Some(Results {
-                    simulation: None,
+                    simulation: self.tap.is_some().then_some(simulation),
                     wire_bytes: body + 260,
                     body_bytes: body,
                     estimators: 4,
@@ -336,12 +380,29 @@ impl Measuring {
     }
 
     /// Polls until a terminal state is seen; returns when it was.
-    fn poll_to_the_end(&mut self, cell: &Cell, job: &mut Job, submit: Clocked, fate: Fate) -> Micros {
+    fn poll_to_the_end(
+        &mut self,
+        cell: &Cell,
+        job: &mut Job,
+        submit: Clocked,
+        fate: Fate,
+        simulation: u64,
+    ) -> Micros {
         let (tasks, dice) = (u64::from(cell.tasks), &mut self.dice);
         let running = submit.done.0 + 150_000 + dice.up_to(700_000);
         let queued = running + 400_000 * tasks + dice.up_to(900_000);
         let merging = queued + 60_000 + dice.up_to(200_000);
-        let completed = merging + 350_000 + dice.up_to(400_000);
+        let mut completed = merging + 350_000 + dice.up_to(400_000);
+        if let Some(tap) = &mut self.tap {
+            let truth = Truth { running, queued, merging, results: completed - tapped::SERVED };
+            completed += tapped::delay(&cell.fault);
+            tap.simulation(simulation, cell.tasks, &truth, fate == Fate::Stuck);
+            let partial =
+                cell.scenario.as_str() == "S8" && cell.repetition.is_multiple_of(2) && simulation % 10 == 5;
+            let missing = u32::from(partial || fate == Fate::Stuck);
+            let completed = cell.tasks - missing;
+            job.tasks = Some(TaskCounts { all: cell.tasks, completed, failed: 0 });
+        }
         let mut at = submit.done.0;
         loop {
             at += 450_000 + self.dice.up_to(100_000);
@@ -383,7 +444,7 @@ impl Dice {
 }
 
 /// The rows of a CSV file, without its header; every row as long as that.
-pub(super) fn rows(bytes: &[u8]) -> Vec<csv::StringRecord> {
+pub(crate) fn rows(bytes: &[u8]) -> Vec<csv::StringRecord> {
     let mut reader = csv::Reader::from_reader(bytes);
     reader.records().map(Result::unwrap).collect()
 }

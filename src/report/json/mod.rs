@@ -1,5 +1,8 @@
 //! The summary as JSON: what `--json` prints. Times are milliseconds with three decimals, `null`
-//! where unknown; moments are RFC 3339.
+//! where unknown; moments are RFC 3339. A scenario whose fault has several levels is one entry a
+//! level.
+
+mod faults;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -9,7 +12,7 @@ use serde::Serialize;
 use crate::{
     estimate::Quantile,
     micros::Micros,
-    record::{Build, FILE, Host, Target},
+    record::{Build, FILE, Host, RunRecord, Target},
     report::{Paper, fold},
     scenario::Scenario,
     snapshot::{RequestKey, RequestStats},
@@ -37,11 +40,13 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
         target: &run.target,
         build: &run.build,
         host: &run.host,
-        scenarios: paper.scenarios.iter().map(OfScenario::of).collect(),
+        scenarios: paper.parts().map(|s| OfScenario::of(run, s)).collect(),
+        resilience: faults::OfResilience::of_run(run),
         findings: fold::findings(run)
             .into_iter()
             .map(|f| Finding {
                 scenario: f.scenario.as_str(),
+                part: f.part,
                 text: f.kind.to_string(),
                 about_us: f.kind.is_about_us(),
                 count: f.count,
@@ -85,6 +90,8 @@ struct Document<'a> {
     build: &'a Build,
     host: &'a Host,
     scenarios: Vec<OfScenario<'a>>,
+    /// Each scenario with a fault, beside its twin; empty without one.
+    resilience: Vec<faults::OfResilience>,
     findings: Vec<Finding<'a>>,
     checks: Vec<Check<'a>>,
     files: Vec<PathBuf>,
@@ -94,6 +101,8 @@ struct Document<'a> {
 struct OfScenario<'a> {
     #[serde(flatten)]
     scenario: &'a Scenario,
+    name: String,
+    level: String,
     verdict: Verdict,
     cells: usize,
     invalid_cells: usize,
@@ -106,15 +115,19 @@ struct OfScenario<'a> {
     stages: Vec<OfStage>,
     requests: Vec<OfEndpoint<'a>>,
     payloads: Vec<OfPayload>,
+    agreement: Vec<faults::OfAgreement>,
+    posts: Vec<faults::OfRoute>,
     polls_per_job: f64,
     poll_bytes: u64,
     polling_share_of_api_time: f64,
 }
 
 impl<'a> OfScenario<'a> {
-    fn of(s: &'a ScenarioSummary) -> Self {
+    fn of(run: &RunRecord, s: &'a ScenarioSummary) -> Self {
         Self {
             scenario: &s.scenario,
+            name: s.name(),
+            level: s.fault(),
             verdict: s.verdict,
             cells: s.cells,
             invalid_cells: s.invalid,
@@ -139,6 +152,8 @@ impl<'a> OfScenario<'a> {
                     size_latency_correlation: p.correlation,
                 })
                 .collect(),
+            agreement: faults::OfAgreement::of(run, s),
+            posts: faults::OfRoute::of(run, s),
             polls_per_job: s.observer.polls_per_job,
             poll_bytes: s.observer.poll_bytes,
             polling_share_of_api_time: s.observer.share_of_api_time,
@@ -271,6 +286,7 @@ struct OfPayload {
 #[derive(Serialize)]
 struct Finding<'a> {
     scenario: &'a str,
+    part: String,
     text: String,
     about_us: bool,
     count: u64,
