@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
-    body::Incoming,
+    body::{Body, Incoming},
     header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, TRANSFER_ENCODING},
     http::request,
 };
@@ -114,7 +114,7 @@ impl Caller {
                 if answer.headers().contains_key(TRANSFER_ENCODING) {
                     // RFC 9112 section 6.3: the length is then none.
                     answer.headers_mut().remove(CONTENT_LENGTH);
-                } else if !answer.headers().contains_key(CONTENT_LENGTH) {
+                } else if !answer.headers().contains_key(CONTENT_LENGTH) && !answer.body().is_end_stream() {
                     // Ended by the end of the connection: as it is in HTTP/1.0, and stays so.
                     *answer.version_mut() = Version::HTTP_10;
                 }
