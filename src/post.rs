@@ -208,6 +208,11 @@ impl Fates {
         } += 1;
     }
 
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.passed + self.harmed()
+    }
+
     /// Those that a fault hit.
     pub fn harmed(&self) -> u64 {
         self.delayed + self.requests_dropped + self.answers_dropped + self.refused

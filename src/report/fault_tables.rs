@@ -214,7 +214,7 @@ pub(crate) fn delays(r: &Resilience<'_>) -> Option<Table> {
 pub(crate) fn posts(run: &RunRecord, s: &ScenarioSummary) -> Option<Table> {
     let (mut nameless, mut late, mut unread, mut troubles) = (0, 0, 0, Vec::new());
     for posts in s.counting(run).iter().filter_map(|c| c.posts.as_ref()) {
-        (nameless, late, unread) = (nameless + posts.nameless, late + posts.late, unread + posts.unread);
+        (nameless, late, unread) = (nameless + posts.nameless, late + posts.late.total(), unread + posts.unread);
         troubles.extend(posts.troubles.iter().cloned());
     }
     if !s.is_tapped() {
