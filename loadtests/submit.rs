@@ -21,7 +21,10 @@ pub(super) async fn submit(turn: &mut Turn<'_>, followed: &mut Followed) -> Resu
     followed.job.submit_bytes = body.len() as u64;
     let start = Instant::now();
     turn.recorder.submitting(start);
-    let read = |answer: &Answer| decode::json::<decode::Submitted>(&answer.body);
+    let read = |answer: &Answer| {
+        let submitted = decode::json::<decode::Submitted>(&answer.body)?;
+        if submitted.job_id.is_empty() { Err("an empty job_id".into()) } else { Ok(submitted) }
+    };
     let answered = turn.in_session(Endpoint::Submit, "", body, 202, read).await;
     match answered {
         Ok((submitted, exchange)) => {

@@ -9,7 +9,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::Erro
 
 use crate::{
     micros::{self, Micros},
-    standin::Bug,
+    standin::{Bug, Retries},
+    tap,
     threshold::Threshold,
 };
 
@@ -74,14 +75,23 @@ pub enum Command {
     Report(ReportArgs),
     /// Run the built-in stand-in backend alone, until Ctrl-C
     Backend(BackendArgs),
+    /// Run the proxy between the target's workers and its API, until Ctrl-C
+    Tap(TapArgs),
 }
 
 /// Flags of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Scenario of the matrix, such as S6
-    #[arg(short = 's', long, env = "SPRINGTIDE_SCENARIO", value_name = "ID", required = true)]
-    pub scenario: Option<String>,
+    /// Scenario of the matrix, such as S6; several, as in S6,S8, take turns
+    #[arg(
+        short = 's',
+        long = "scenario",
+        env = "SPRINGTIDE_SCENARIO",
+        value_name = "ID",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub scenarios: Vec<String>,
     /// Matrix file [default: the runbook's S1-S8]
     #[arg(long, env = "SPRINGTIDE_MATRIX", value_name = "FILE")]
     pub matrix: Option<PathBuf>,
@@ -89,7 +99,7 @@ pub struct RunArgs {
     #[arg(short = 'H', long, env = "SPRINGTIDE_HOST", value_name = "URL")]
     pub host: Option<String>,
     /// Log all users in to this account; its password comes from SPRINGTIDE_PASSWORD or --password-file
-    #[arg(long, env = "SPRINGTIDE_USERNAME", value_name = "NAME", conflicts_with = "register")]
+    #[arg(long, env = "SPRINGTIDE_USERNAME", value_name = "NAME")]
     pub username: Option<String>,
     /// File whose first line is the password
     #[arg(long, env = "SPRINGTIDE_PASSWORD_FILE", value_name = "FILE")]
@@ -125,9 +135,9 @@ pub struct RunArgs {
     /// Pause between two polls of a job, jittered by 10 %
     #[arg(long, env = "SPRINGTIDE_POLL_INTERVAL", value_name = "TIME", default_value = "500ms", value_parser = some_span, help_heading = "Load")]
     pub poll_interval: Micros,
-    /// Give a job up and cancel it after so long
-    #[arg(long, env = "SPRINGTIDE_JOB_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = some_span, help_heading = "Load")]
-    pub job_timeout: Micros,
+    /// Give a job up and cancel it after so long [default: 10m; on the stand-in twice what its work takes, and 8s]
+    #[arg(long, env = "SPRINGTIDE_JOB_TIMEOUT", value_name = "TIME", value_parser = some_span, help_heading = "Load")]
+    pub job_timeout: Option<Micros>,
     /// Give the target up when it gives no answer for so long; also the timeout of a request
     #[arg(long, env = "SPRINGTIDE_PATIENCE", value_name = "TIME", default_value = "30s", value_parser = some_span, help_heading = "Load")]
     pub patience: Micros,
@@ -146,6 +156,37 @@ pub struct RunArgs {
     /// Load threads [default: one for every 1000 users, at most one per core]
     #[arg(long, env = "SPRINGTIDE_LOAD_THREADS", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Load")]
     pub load_threads: Option<u32>,
+
+    /// Tap between the target's workers and its API (springtide tap); its token comes from SPRINGTIDE_TAP_TOKEN or --tap-token-file
+    #[arg(long, env = "SPRINGTIDE_TAP", value_name = "URL", help_heading = "Tap and faults")]
+    pub tap: Option<String>,
+    /// File whose first line is the tap's token
+    #[arg(
+        long,
+        env = "SPRINGTIDE_TAP_TOKEN_FILE",
+        value_name = "FILE",
+        requires = "tap",
+        help_heading = "Tap and faults"
+    )]
+    pub tap_token_file: Option<PathBuf>,
+    /// HTTP API of a Toxiproxy that is to do the faults instead of the tap, such as http://toxiproxy:8474
+    #[arg(
+        long,
+        env = "SPRINGTIDE_TOXIPROXY",
+        value_name = "URL",
+        requires = "toxiproxy_proxy",
+        help_heading = "Tap and faults"
+    )]
+    pub toxiproxy: Option<String>,
+    /// Name of the proxy in that Toxiproxy which the target's workers post through
+    #[arg(
+        long,
+        env = "SPRINGTIDE_TOXIPROXY_PROXY",
+        value_name = "NAME",
+        requires = "toxiproxy",
+        help_heading = "Tap and faults"
+    )]
+    pub toxiproxy_proxy: Option<String>,
 
     /// Fail the run unless this holds, such as 'job.p95<30s' or 'failures<1% for S6' (repeatable)
     #[arg(
@@ -207,6 +248,9 @@ pub struct StandInArgs {
     /// Mean time of a task
     #[arg(long, env = "SPRINGTIDE_STANDIN_TASK_TIME", value_name = "TIME", default_value = "350ms", value_parser = span)]
     pub standin_task_time: Micros,
+    /// Whether its workers post again what got no answer: none or exponential
+    #[arg(long, env = "SPRINGTIDE_STANDIN_RETRIES", value_name = "POLICY", default_value = "none")]
+    pub standin_retries: Retries,
     /// Let it misbehave, see `springtide backend --help` (repeatable)
     #[arg(long = "standin-bug", env = "SPRINGTIDE_STANDIN_BUG", value_name = "BUG", value_delimiter = ';')]
     pub standin_bugs: Vec<Bug>,
@@ -230,12 +274,35 @@ pub struct BackendArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, env = "SPRINGTIDE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:5000")]
     pub listen: std::net::SocketAddr,
+    /// Where its workers post to, when that is not itself: a tap or another proxy before it
+    #[arg(long, env = "SPRINGTIDE_INTERNAL_URL", value_name = "URL")]
+    pub internal_url: Option<String>,
     /// Seed of task times and bugs
     #[arg(long, env = "SPRINGTIDE_SEED", value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// How it behaves.
     #[command(flatten)]
     pub standin: StandInArgs,
+}
+
+/// Flags of `tap`. The token itself has no flag: SPRINGTIDE_TAP_TOKEN, or a file.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Give the target's workers http://ADDR as the address of its API, and a run the same address."
+)]
+pub struct TapArgs {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, env = "SPRINGTIDE_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8475")]
+    pub listen: std::net::SocketAddr,
+    /// The target's API, such as http://yaptide:5000
+    #[arg(long, env = "SPRINGTIDE_UPSTREAM", value_name = "URL")]
+    pub upstream: String,
+    /// File whose first line is what runs must know; needed beyond 127.0.0.1, or SPRINGTIDE_TAP_TOKEN
+    #[arg(long, env = "SPRINGTIDE_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Posts kept until a run reads them, about 250 bytes each
+    #[arg(long, env = "SPRINGTIDE_BUFFER", value_name = "N", default_value_t = tap::BUFFER as u32, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    pub buffer: u32,
 }
 
 /// Reads the command line, the environment and the file's text, if there is a file.
@@ -275,7 +342,7 @@ fn read(command: clap::Command, args: &[OsString]) -> Result<Cli, clap::Error> {
                 yield_to_flags(run, matches);
             }
         }
-        Some(Command::Report(_) | Command::Backend(_)) => {}
+        Some(Command::Report(_) | Command::Backend(_) | Command::Tap(_)) => {}
     }
     Ok(cli)
 }
@@ -419,7 +486,7 @@ mod tests {
     fn the_main_job_needs_no_subcommand() {
         let cli = typed(&["--scenario", "S6", "--users", "10"], None).unwrap();
         assert!(cli.command.is_none());
-        assert_eq!((cli.run.scenario.as_deref(), cli.run.users), (Some("S6"), Some(10)));
+        assert_eq!((cli.run.scenarios, cli.run.users), (vec!["S6".to_owned()], Some(10)));
     }
 
     #[test]
@@ -428,7 +495,7 @@ mod tests {
             "scenario = \"S1\"\npoll-interval = \"1s\"\nno_warmup = true\nthreshold = [\"failures<1%\"]\n";
         let cli = typed(&["--poll-interval", "250ms"], Some(file)).unwrap();
         assert_eq!(cli.run.poll_interval, Micros(250_000));
-        assert_eq!(cli.run.scenario.as_deref(), Some("S1"));
+        assert_eq!(cli.run.scenarios, ["S1"]);
         assert!(cli.run.no_warmup);
         assert_eq!(cli.run.thresholds.len(), 1);
         let Some(Command::Run(run)) = typed(&["run"], Some(file)).unwrap().command else { panic!() };

@@ -51,7 +51,7 @@ fn results_agree(run: &RunRecord, s: &ScenarioSummary) -> Option<Check> {
 fn check(threshold: &Threshold, summaries: &[ScenarioSummary]) -> Vec<Check> {
     let mut checks: Vec<Check> = summaries
         .iter()
-        .filter(|s| threshold.scenario().is_none_or(|id| *id == s.scenario.id))
+        .filter(|s| threshold.scenario().is_none_or(|id| s.scenario.id.is(id.as_str())))
         .flat_map(ScenarioSummary::parts)
         .map(|s| {
             let (kept, said) = measure(threshold, s);

@@ -36,7 +36,9 @@ pub mod verdict;
 // Edges.
 pub mod plane;
 pub mod recorder;
+pub mod tap;
 pub mod target;
+pub mod toxiproxy;
 
 // Load.
 pub mod attack;

@@ -5,6 +5,7 @@ use std::{
     io::{self, IsTerminal, Write},
     os::fd::AsFd,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use springtide::{
@@ -84,6 +85,7 @@ async fn act(cli: Cli, mut out: Out) -> Result<Exit, Failure> {
         Some(Command::Run(args)) => app::run::run(*args, &mut out, stop).await,
         Some(Command::Report(args)) => app::report::report(&args, &mut out),
         Some(Command::Backend(args)) => app::backend::backend(args, &mut out, stop).await,
+        Some(Command::Tap(args)) => app::tap::tap(args, &mut out, stop).await,
     }
 }
 
@@ -96,21 +98,30 @@ fn own_stdout() -> io::Result<Out> {
     Ok(Box::new(io::LineWriter::new(ours)))
 }
 
+/// A second signal so soon after the first is the same one: wrappers signal a process and its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
+
 /// Holds the reason to stop once there is one. A second signal ends the process at once.
 fn listen_for_signals() -> io::Result<watch::Receiver<Option<String>>> {
     // Goose sets a Ctrl-C handler through this crate unless there is one already; the handlers
     // below come on top of it.
     ctrlc::set_handler(|| ()).map_err(io::Error::other)?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
     let (sender, receiver) = watch::channel(None);
     tokio::spawn(async move {
+        let mut first: Option<Instant> = None;
         loop {
             let (why, exit) = tokio::select! {
                 Some(()) = interrupt.recv() => (INTERRUPTED, Exit::Interrupted),
                 Some(()) = terminate.recv() => (TERMINATED, Exit::Terminated),
+                // The terminal is gone; whoever started us cannot read what we say, but the target can.
+                Some(()) = hang_up.recv() => (TERMINATED, Exit::Terminated),
             };
-            if sender.borrow().is_some() {
-                leave(exit);
+            match first {
+                Some(first) if first.elapsed() < SAME_SIGNAL => continue,
+                Some(_) => leave(exit),
+                None => first = Some(Instant::now()),
             }
             tracing::warn!("{why}: coming to an orderly end; once more to leave at once");
             sender.send_replace(Some(why.to_owned()));

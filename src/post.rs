@@ -19,6 +19,10 @@ use crate::{
 /// counted among the posts.
 pub const CANARY: &str = "x-springtide-canary";
 
+/// The fates of canaries are drawn apart from those of posts: number n has that of
+/// `CANARY_STREAM | n`.
+pub const CANARY_STREAM: u64 = 1 << 63;
+
 /// The header by which a backend says that it had the answer to a repeated post already, and did
 /// nothing again.
 pub const REPLAYED: &str = "idempotency-replayed";
@@ -57,7 +61,7 @@ pub enum Ending {
     Faulted,
     /// The worker hung up before its request was whole.
     RequestCut,
-    /// The target could not be reached, or gave no answer.
+    /// The target could not be reached, or gave no answer while the worker was there.
     NoAnswer,
     /// The answer began, and the target or the worker hung up before its end.
     AnswerCut,
@@ -202,6 +206,11 @@ impl Fates {
             Fate::DropAnswer => &mut self.answers_dropped,
             Fate::Refuse => &mut self.refused,
         } += 1;
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.passed + self.harmed()
     }
 
     /// Those that a fault hit.

@@ -47,6 +47,8 @@ pub struct RunRecord {
     pub host: Host,
     /// The target.
     pub target: Target,
+    /// What stood between its workers and its API.
+    pub rigging: RiggingFacts,
     /// What was planned.
     pub plan: Plan,
     /// Limits asked for on the command line.
@@ -106,6 +108,39 @@ pub struct Target {
     pub keep_alive: bool,
 }
 
+/// What stood between the target's workers and its API.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RiggingFacts {
+    /// The tap that was read.
+    pub tap: Option<TapFacts>,
+    /// The Toxiproxy that did the faults.
+    pub toxiproxy: Option<ToxiproxyFacts>,
+}
+
+/// A tap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapFacts {
+    /// Its address.
+    pub url: String,
+    /// Where it sends posts on to.
+    pub upstream: String,
+    /// springtide's version there.
+    pub version: String,
+    /// Whether it ran within this process.
+    pub built_in: bool,
+}
+
+/// A Toxiproxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToxiproxyFacts {
+    /// Address of its API.
+    pub url: String,
+    /// The proxy in it.
+    pub proxy: String,
+    /// Address of that proxy.
+    pub listen: String,
+}
+
 /// One cell that ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
@@ -149,8 +184,16 @@ impl CellRecord {
         let ledger = Ledger::of(&totals);
         let interval = plan.settings.poll_interval;
         let findings = finding::of_cell(&totals, &ledger, interval, posts.as_ref(), injection.as_ref());
-        let checks =
-            verdict::of_cell(&cell, &ledger, &findings, &totals.health, &plan.settings.limits, frames);
+        let facts = verdict::Facts {
+            cell: &cell,
+            totals: &totals,
+            ledger: &ledger,
+            findings: &findings,
+            posts: posts.as_ref(),
+            injection: injection.as_ref(),
+            frames: frames.as_deref(),
+        };
+        let checks = verdict::of_cell(&facts, &plan.settings.limits);
         let duration = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
         let verdict = verdict::worst(&checks);
         Self { cell, t0_unix, duration, totals, workers, ledger, posts, injection, findings, checks, verdict }

@@ -23,6 +23,11 @@ impl ScenarioId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether somebody who typed that means this one: letter case aside.
+    pub fn is(&self, typed: &str) -> bool {
+        self.0.eq_ignore_ascii_case(typed)
+    }
 }
 
 impl TryFrom<String> for ScenarioId {
@@ -193,7 +198,7 @@ impl Matrix {
                     return Err(bad(at, field, format!("must be 1 to {most}, is {value}")));
                 }
             }
-            if scenarios.iter().any(|s| s.id == row.id) {
+            if scenarios.iter().any(|s| s.id.is(row.id.as_str())) {
                 let at = find_field(text, span.start, "id");
                 return Err(bad(at, "id", format!("{} stands there twice", row.id)));
             }
@@ -229,7 +234,7 @@ impl Matrix {
 
     /// The scenario of that name, letter case aside.
     pub fn get(&self, id: &str) -> Option<&Scenario> {
-        self.scenarios.iter().find(|s| s.id.as_str().eq_ignore_ascii_case(id))
+        self.scenarios.iter().find(|s| s.id.is(id))
     }
 
     /// All names, for messages: `S1, S2, …`.

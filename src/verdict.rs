@@ -7,11 +7,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+mod tap;
+
 use crate::{
     finding::{Finding, Kind},
+    injection::Injection,
     ledger::Ledger,
     plan::{Cell, Limits},
-    snapshot::Health,
+    posts::CellPosts,
+    snapshot::Totals,
 };
 
 /// The three values; the worse one is the greater.
@@ -66,6 +70,10 @@ pub enum Rule {
     LittlesLaw,
     /// Every frame of every worker arrived and the deltas are the totals.
     FramesComplete,
+    /// The tap missed no post, and what it counted fits together.
+    TapComplete,
+    /// The injected fault showed while it should, and only then.
+    FaultProven,
     /// Every job was fetched, where no fault was injected.
     JobsFetched,
     /// Results of one input are alike.
@@ -87,6 +95,8 @@ impl Rule {
             Self::GeneratorCpu => "generator: CPU to spare",
             Self::LittlesLaw => "generator: Little's law holds",
             Self::FramesComplete => "every frame of every worker arrived",
+            Self::TapComplete => "the tap saw every post",
+            Self::FaultProven => "the fault showed, and only while it should",
             Self::JobsFetched => "every job was fetched",
             Self::ResultsAgree => "results of one input agree",
             Self::Threshold => "threshold",
@@ -113,17 +123,30 @@ pub fn worst<'a>(checks: impl IntoIterator<Item = &'a Check>) -> Verdict {
     checks.into_iter().map(|c| c.verdict).max().unwrap_or_default()
 }
 
-/// Applies every rule that concerns a finished cell. `frames` is the verdict on its frames,
-/// `None` when all arrived.
-pub fn of_cell(
-    cell: &Cell,
-    ledger: &Ledger,
-    findings: &[Finding],
-    health: &Health,
-    limits: &Limits,
-    frames: Option<String>,
-) -> Vec<Check> {
+/// What a finished cell is judged on.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// What was planned.
+    pub cell: &'a Cell,
+    /// What was measured.
+    pub totals: &'a Totals,
+    /// Its books.
+    pub ledger: &'a Ledger,
+    /// What was found.
+    pub findings: &'a [Finding],
+    /// What the tap saw.
+    pub posts: Option<&'a CellPosts>,
+    /// What was injected.
+    pub injection: Option<&'a Injection>,
+    /// What is wrong with its frames; `None` when all arrived.
+    pub frames: Option<&'a str>,
+}
+
+/// Applies every rule that concerns a finished cell.
+pub fn of_cell(facts: &Facts<'_>, limits: &Limits) -> Vec<Check> {
     use Verdict::{Fail, Invalid};
+    let Facts { cell, ledger, findings, frames, .. } = *facts;
+    let health = &facts.totals.health;
     let count = |f: fn(&Kind) -> bool| findings.iter().filter(|x| f(&x.kind)).map(|x| x.count).sum::<u64>();
     let differ = count(|k| matches!(k, Kind::ResultsDiffer));
     let loud = count(|k| matches!(k, Kind::NotQuiet));
@@ -190,16 +213,18 @@ pub fn of_cell(
             Rule::FramesComplete,
             frames.is_none(),
             Invalid,
-            frames.unwrap_or_else(|| "deltas equal totals".into()),
+            frames.unwrap_or("deltas equal totals").into(),
         ),
-        Check::new(
+    ];
+    checks.extend(facts.posts.map(|posts| tap::is_complete(facts, posts)));
+    checks.extend(tap::fault_showed(facts));
+    if cell.fault.is_none() {
+        checks.push(Check::new(
             Rule::ResultsAgree,
             differ == 0,
             Fail,
             format!("{differ} jobs with results unlike the others'"),
-        ),
-    ];
-    if cell.fault.is_none() {
+        ));
         checks.push(Check::new(
             Rule::JobsFetched,
             fetched == ended && ended > 0,
@@ -263,7 +288,7 @@ impl Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{micros::Micros, plan::Plan, scenario::Matrix};
+    use crate::{micros::Micros, plan::Plan, scenario::Matrix, snapshot::Health};
 
     fn judged(change: impl Fn(&mut Ledger, &mut Health)) -> Vec<Check> {
         let cell = Plan::cells(1, &Matrix::runbook().scenarios, false)
@@ -274,7 +299,17 @@ mod tests {
         ledger.outcomes.insert("fetched".into(), 2);
         let mut health = Health { user_time: Micros(100), in_flight: Micros(100), ..Health::default() };
         change(&mut ledger, &mut health);
-        of_cell(&cell, &ledger, &[], &health, &Limits::default(), None)
+        let totals = Totals { health, ..Totals::default() };
+        let facts = Facts {
+            cell: &cell,
+            totals: &totals,
+            ledger: &ledger,
+            findings: &[],
+            posts: None,
+            injection: None,
+            frames: None,
+        };
+        of_cell(&facts, &Limits::default())
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::{Failure, Out, run::stand_in_config};
+use super::{Failure, Out, wanted::stand_in_config};
 use crate::{
     cli::BackendArgs,
     standin::{Config, StandIn},
@@ -18,7 +18,11 @@ pub async fn backend(
     out: &mut Out,
     mut stop: watch::Receiver<Option<String>>,
 ) -> Result<Exit, Failure> {
-    let config = Config { listen: args.listen, ..stand_in_config(&args.standin, args.seed) };
+    let config = Config {
+        listen: args.listen,
+        internal_url: args.internal_url.filter(|url| !url.is_empty()),
+        ..stand_in_config(&args.standin, args.seed)
+    };
     let mut stand_in = StandIn::start(config).map_err(Failure::usage)?;
     writeln!(out, "listening on {}", stand_in.url()).and_then(|()| out.flush()).map_err(Failure::runtime)?;
     // The sender lives in main until the end.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::progress::Watch;
 use crate::{
     attack::Attack,
-    cluster::{manager, worker::Worker},
+    cluster::{manager, rig::Rig, worker::Worker},
     loadtests::Kit,
     plan::Plan,
     plane::in_process::InProcess,
@@ -24,6 +24,7 @@ pub(super) async fn carry_out(
     kit: &Arc<Kit>,
     threads: u32,
     watch: &mut Watch,
+    rig: Option<Rig>,
     stop: watch::Receiver<Option<String>>,
 ) -> Result<Option<String>> {
     let capacity = plan.cells.iter().map(|c| c.users).max().unwrap_or(1);
@@ -37,7 +38,7 @@ pub(super) async fn carry_out(
         settings: plan.settings.clone(),
     };
     let worker = tokio::spawn(worker.serve());
-    let ended = manager::manage(&plane, plan, 1, watch, stop).await?;
+    let ended = manager::manage(&plane, plan, 1, watch, rig, stop).await?;
     worker.await.context("the worker broke down")??;
     Ok(ended)
 }

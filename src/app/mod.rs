@@ -7,7 +7,10 @@ mod local;
 mod preflight;
 mod progress;
 pub mod report;
+mod rigging;
 pub mod run;
+pub mod tap;
+mod wanted;
 
 use std::{fmt, io::Write};
 

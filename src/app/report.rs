@@ -56,9 +56,14 @@ pub(super) fn copy(paper: &Paper<'_>, folder: &Path, csv: Option<&Path>, html: O
     if let Some(file) = html {
         copy_one(&folder.join(Format::Html.path("")), file, "--html")?;
     }
-    if let (Some(prefix), Some(scenario)) = (csv, paper.scenarios.first()) {
+    let Some(prefix) = csv else { return Ok(()) };
+    for scenario in &paper.scenarios {
         for (format, name) in LOCUST {
             let mut file = prefix.as_os_str().to_owned();
+            // Locust knows no scenarios, so that its names have no place for one.
+            if paper.scenarios.len() > 1 {
+                file.push(format!("_{}", scenario.scenario.id));
+            }
             file.push(format!("_{name}.csv"));
             copy_one(
                 &folder.join(format.path(scenario.scenario.id.as_str())),

@@ -3,15 +3,19 @@
 //! | state | waits for | deadline | then |
 //! |---|---|---|---|
 //! | `Resting` | the cool-down | it is one | `Preparing` the next cell, or done |
+//! | `Arming` | the rig: canaries before, the fault in place | 90 s | `Preparing` |
 //! | `Preparing` | Ready of every worker | 60 s + 0.5 s a user | `Running` |
-//! | `Running` | Through of every worker | the longest the cell can take, and a minute | `Settling` |
+//! | `Running` | Through of every worker | the longest the cell can take, and a minute | `Disarming` |
+//! | `Disarming` | the rig: the fault taken away, the last posts read | 120 s | `Settling` |
 //! | `Settling` | the final frame of every worker | 120 s | the cell is closed, `Resting` |
 //! | `Aborting` | GaveUp or a final frame of every worker | 45 s | done |
 //!
-//! A missed deadline closes the cell as it is, with the reason, and ends the run.
+//! A missed deadline closes the cell as it is, with the reason, and ends the run. So does a rig that
+//! breaks. Without a rig there is neither `Arming` nor `Disarming`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::rig::{Evidence, Order, Word};
 use crate::{
     micros::Micros,
     plan::{Cell, Settings},
@@ -29,6 +33,8 @@ pub enum Event {
     Tick,
     /// A worker said something.
     Report(Box<Report>),
+    /// The rig said something.
+    Rig(Word),
     /// Somebody wants the run to end.
     Stop(String),
 }
@@ -38,6 +44,8 @@ pub enum Event {
 pub enum Action {
     /// Tell the workers.
     Send(Command),
+    /// Tell the rig.
+    Rig(Order),
     /// A cell begins.
     Opened(Cell),
     /// The users of the cell start at T0 on the plane's clock.
@@ -61,13 +69,17 @@ pub struct Closed {
     pub workers: BTreeMap<u32, u64>,
     /// What is missing; `None` when every frame of every worker arrived.
     pub missing: Option<String>,
+    /// What the rig saw and did.
+    pub evidence: Evidence,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Resting,
+    Arming,
     Preparing,
     Running,
+    Disarming,
     Settling,
     Aborting,
     Done,
@@ -87,28 +99,32 @@ pub struct Coordinator {
     cells: Vec<Cell>,
     settings: Settings,
     workers: u32,
+    rigged: bool,
     next: usize,
     state: State,
     deadline: Micros,
     heard: BTreeSet<u32>,
     received: BTreeMap<u32, Received>,
     t0_unix: u64,
+    evidence: Evidence,
     why: Option<String>,
 }
 
 impl Coordinator {
-    /// A run of these cells on that many workers, which are there already.
-    pub fn new(cells: Vec<Cell>, settings: Settings, workers: u32) -> Self {
+    /// A run of these cells on that many workers, which are there already, with or without a rig.
+    pub fn new(cells: Vec<Cell>, settings: Settings, workers: u32, rigged: bool) -> Self {
         Self {
             cells,
             settings,
             workers,
+            rigged,
             next: 0,
             state: State::Resting,
             deadline: Micros::ZERO,
             heard: BTreeSet::new(),
             received: BTreeMap::new(),
             t0_unix: 0,
+            evidence: Evidence::default(),
             why: None,
         }
     }
@@ -123,6 +139,7 @@ impl Coordinator {
         match event {
             Event::Tick => self.on_tick(now),
             Event::Report(report) => self.on_report(*report, now),
+            Event::Rig(word) => self.on_rig(word, now),
             Event::Stop(why) => self.on_stop(why, now),
         }
     }
@@ -132,8 +149,10 @@ impl Coordinator {
             return Vec::new();
         }
         match self.state {
-            State::Resting => self.prepare(now),
+            State::Resting => self.open(now),
             State::Aborting => self.finish(),
+            State::Arming => self.broken("the tap or Toxiproxy was not ready in time".into(), now),
+            State::Disarming => self.broken("the fault could not be taken away in time".into(), now),
             State::Preparing => self.abort("not every user had a session in time".into(), now),
             State::Running | State::Settling => {
                 let is_silent = |w: &u32| match self.state {
@@ -142,9 +161,7 @@ impl Coordinator {
                 };
                 let silent = (0..self.workers).filter(is_silent).count();
                 let why = format!("{silent} of {} workers gave no sign of life in time", self.workers);
-                let mut actions = vec![self.close(Some(why.clone()))];
-                actions.extend(self.abort(why, now));
-                actions
+                self.close_and_abort(why, now)
             }
             State::Done => Vec::new(),
         }
@@ -159,7 +176,9 @@ impl Coordinator {
                 }
                 let at = now + LEAD;
                 self.enter(State::Running, at + self.longest());
-                vec![Action::Send(Command::Start { cell, at }), Action::Started(at)]
+                let mut actions = vec![Action::Send(Command::Start { cell, at }), Action::Started(at)];
+                actions.extend(self.rigged.then_some(Action::Rig(Order::Start { at })));
+                actions
             }
             Report::Through { worker, cell, t0_unix }
                 if self.state == State::Running && Some(cell) == current =>
@@ -170,8 +189,11 @@ impl Coordinator {
                 if !self.heard_all(worker) {
                     return Vec::new();
                 }
-                self.enter(State::Settling, now + Micros(120_000_000));
-                vec![Action::Send(Command::Settle { cell })]
+                if self.rigged {
+                    self.enter(State::Disarming, now + Micros(120_000_000));
+                    return vec![Action::Rig(Order::Disarm)];
+                }
+                self.settle(now)
             }
             Report::Frame(frame) if Some(frame.cell) == current => {
                 let received = self.received.entry(frame.worker).or_default();
@@ -222,10 +244,26 @@ impl Coordinator {
         }
     }
 
+    fn on_rig(&mut self, word: Word, now: Micros) -> Vec<Action> {
+        match (word, self.state) {
+            (Word::Armed, State::Arming) => self.prepare(now),
+            (Word::Disarmed(evidence), State::Disarming) => {
+                self.evidence = *evidence;
+                self.settle(now)
+            }
+            (Word::Broken { why, evidence }, state) if state != State::Aborting && state != State::Done => {
+                self.evidence = *evidence;
+                self.broken(why, now)
+            }
+            // Late word about a cell that was given up.
+            _ => Vec::new(),
+        }
+    }
+
     fn on_stop(&mut self, why: String, now: Micros) -> Vec<Action> {
         match self.state {
             State::Aborting | State::Done => Vec::new(),
-            State::Resting => {
+            State::Resting | State::Arming => {
                 self.why = Some(why);
                 self.finish()
             }
@@ -233,15 +271,51 @@ impl Coordinator {
         }
     }
 
-    fn prepare(&mut self, now: Micros) -> Vec<Action> {
+    fn open(&mut self, now: Micros) -> Vec<Action> {
         let Some(cell) = self.cells.get(self.next).cloned() else {
             return self.finish();
         };
         self.received.clear();
         self.t0_unix = 0;
+        self.evidence = Evidence::default();
+        let mut actions = vec![Action::Opened(cell.clone())];
+        if self.rigged {
+            self.enter(State::Arming, now + Micros(90_000_000));
+            actions.push(Action::Rig(Order::Arm(cell)));
+        } else {
+            actions.extend(self.prepare(now));
+        }
+        actions
+    }
+
+    fn prepare(&mut self, now: Micros) -> Vec<Action> {
+        let cell = self.cells[self.next].clone();
         self.enter(State::Preparing, now + Micros(60_000_000 + 500_000 * u64::from(cell.users)));
-        let workers = self.workers;
-        vec![Action::Opened(cell.clone()), Action::Send(Command::Prepare { cell, workers })]
+        vec![Action::Send(Command::Prepare { cell, workers: self.workers })]
+    }
+
+    fn settle(&mut self, now: Micros) -> Vec<Action> {
+        self.enter(State::Settling, now + Micros(120_000_000));
+        vec![Action::Send(Command::Settle { cell: self.cells[self.next].index })]
+    }
+
+    /// The rig is lost, and with it the sense of the run.
+    fn broken(&mut self, why: String, now: Micros) -> Vec<Action> {
+        match self.state {
+            // No worker has heard of the cell yet.
+            State::Resting | State::Arming => {
+                self.why = Some(why);
+                self.finish()
+            }
+            _ => self.close_and_abort(why, now),
+        }
+    }
+
+    /// Closes the running cell with what there is of it, and ends the run.
+    fn close_and_abort(&mut self, why: String, now: Micros) -> Vec<Action> {
+        let mut actions = vec![self.close(Some(why.clone()))];
+        actions.extend(self.abort(why, now));
+        actions
     }
 
     /// Gives up the running cell; its measurements are dropped.
@@ -249,7 +323,9 @@ impl Coordinator {
         self.why = Some(why);
         self.enter(State::Aborting, now + Micros(45_000_000));
         let cell = self.cells.get(self.next).map_or(0, |c| c.index);
-        vec![Action::Send(Command::Abort { cell })]
+        let mut actions = vec![Action::Send(Command::Abort { cell })];
+        actions.extend(self.rigged.then_some(Action::Rig(Order::Abandon)));
+        actions
     }
 
     fn gave_up(&mut self, worker: u32) -> Vec<Action> {
@@ -273,7 +349,8 @@ impl Coordinator {
             totals.merge(received.sum);
         }
         let cell = self.cells[self.next].clone();
-        Action::Close(Box::new(Closed { cell, totals, t0_unix: self.t0_unix, workers, missing: gaps }))
+        let (t0_unix, evidence) = (self.t0_unix, std::mem::take(&mut self.evidence));
+        Action::Close(Box::new(Closed { cell, totals, t0_unix, workers, missing: gaps, evidence }))
     }
 
     fn enter(&mut self, state: State, deadline: Micros) {
@@ -329,12 +406,23 @@ fn target_gone(closed: &Action) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::Plan, scenario::Matrix, snapshot::Frame};
+    use crate::{plan::Plan, posts::CellPosts, scenario::Matrix, snapshot::Frame};
 
     fn coordinator(workers: u32) -> Coordinator {
+        with_rig(workers, false)
+    }
+
+    fn with_rig(workers: u32, rigged: bool) -> Coordinator {
         let mut scenario = Matrix::runbook().get("S6").unwrap().clone();
         scenario.repetitions = 2;
-        Coordinator::new(Plan::cells(1, &[scenario], false), Settings::default(), workers)
+        Coordinator::new(Plan::cells(1, &[scenario], false), Settings::default(), workers, rigged)
+    }
+
+    fn broken(why: &str) -> Event {
+        let mut posts = CellPosts::default();
+        posts.troubles.push(why.into());
+        let evidence = Box::new(Evidence { posts: Some(posts), injection: None });
+        Event::Rig(Word::Broken { why: why.into(), evidence })
     }
 
     fn ready(worker: u32, cell: u32) -> Event {
@@ -389,6 +477,45 @@ mod tests {
     }
 
     #[test]
+    fn the_rig_is_armed_before_the_users_and_disarmed_before_the_cell_settles() {
+        let mut c = with_rig(1, true);
+        let opened = c.on(Event::Tick, Micros::ZERO);
+        assert!(matches!(&opened[1], Action::Rig(Order::Arm(cell)) if cell.index == 0), "{opened:?}");
+        let armed = c.on(Event::Rig(Word::Armed), Micros(1));
+        assert!(matches!(&armed[..], [Action::Send(Command::Prepare { .. })]));
+        let started = c.on(ready(0, 0), Micros(2));
+        assert_eq!(started[2], Action::Rig(Order::Start { at: Micros(2) + LEAD }));
+        assert_eq!(c.on(through(0, 0), Micros(5)), [Action::Rig(Order::Disarm)]);
+        let evidence = Evidence { posts: Some(CellPosts::default()), injection: None };
+        let settles = c.on(Event::Rig(Word::Disarmed(Box::new(evidence.clone()))), Micros(6));
+        assert_eq!(settles, [Action::Send(Command::Settle { cell: 0 })]);
+        let actions = c.on(frame(0, 0, 1, FrameBody::Final(Box::new(Totals::default()))), Micros(7));
+        assert!(matches!(&actions[0], Action::Close(closed) if closed.evidence == evidence));
+    }
+
+    #[test]
+    fn a_rig_that_breaks_closes_the_cell_and_ends_the_run() {
+        let mut c = with_rig(1, true);
+        c.on(Event::Tick, Micros::ZERO);
+        c.on(Event::Rig(Word::Armed), Micros(1));
+        c.on(ready(0, 0), Micros(2));
+        let actions = c.on(broken("the tap is gone"), Micros(3));
+        let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
+        assert_eq!(closed.missing.as_deref(), Some("the tap is gone"));
+        assert_eq!(closed.evidence.posts.as_ref().unwrap().troubles, ["the tap is gone"]);
+        assert_eq!(actions[1..], [Action::Send(Command::Abort { cell: 0 }), Action::Rig(Order::Abandon)]);
+        assert!(c.on(broken("again"), Micros(4)).is_empty());
+    }
+
+    #[test]
+    fn a_rig_that_cannot_be_armed_ends_the_run_at_once() {
+        let mut c = with_rig(1, true);
+        c.on(Event::Tick, Micros::ZERO);
+        let actions = c.on(broken("no tap"), Micros(1));
+        assert_eq!(actions[1], Action::Finish(Some("no tap".into())));
+    }
+
+    #[test]
     fn a_lost_frame_is_noticed_and_a_double_one_counts_once() {
         let mut c = coordinator(1);
         c.on(Event::Tick, Micros::ZERO);
@@ -415,14 +542,13 @@ mod tests {
 
     #[test]
     fn every_state_has_a_deadline() {
-        for steps in 0..3 {
-            let mut c = coordinator(1);
+        let life =
+            [Event::Rig(Word::Armed), ready(0, 0), through(0, 0), Event::Rig(Word::Disarmed(Box::default()))];
+        for steps in 0..=life.len() {
+            let mut c = with_rig(1, true);
             c.on(Event::Tick, Micros::ZERO);
-            if steps > 0 {
-                c.on(ready(0, 0), Micros(1));
-            }
-            if steps > 1 {
-                c.on(through(0, 0), Micros(2));
+            for event in &life[..steps] {
+                c.on(event.clone(), Micros(1));
             }
             let mut now = Micros(10);
             let mut finished = false;

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::MissedTickBehavior};
 
-use super::coordinator::{Action, Closed, Coordinator, Event};
+use super::{
+    coordinator::{Action, Closed, Coordinator, Event},
+    rig::{Evidence, Rig, Word},
+};
 use crate::{
     micros::Micros,
     plan::{Cell, CellKind, Plan},
@@ -27,8 +30,9 @@ pub trait Watcher {
     fn closed(&mut self, record: CellRecord) -> Result<(), String>;
 }
 
-/// Carries out a plan on `workers` workers that listen on the plane. `stop` holds the reason when
-/// somebody wants it to end. Returns why it ended before its plan was done.
+/// Carries out a plan on `workers` workers that listen on the plane, with a rig beside them if there
+/// is one. `stop` holds the reason when somebody wants it to end. Returns why it ended before its
+/// plan was done. However it ends, the rig's fault is taken away.
 ///
 /// # Errors
 /// When the plane is lost.
@@ -37,9 +41,26 @@ pub async fn manage<P: Plane>(
     plan: &Plan,
     workers: u32,
     watcher: &mut impl Watcher,
+    mut rig: Option<Rig>,
+    stop: watch::Receiver<Option<String>>,
+) -> Result<Option<String>, PlaneError> {
+    let ended = carry_out(plane, plan, workers, watcher, &mut rig, stop).await;
+    if let Some(rig) = rig {
+        rig.end().await;
+    }
+    ended
+}
+
+async fn carry_out<P: Plane>(
+    plane: &Arc<P>,
+    plan: &Plan,
+    workers: u32,
+    watcher: &mut impl Watcher,
+    rig: &mut Option<Rig>,
     mut stop: watch::Receiver<Option<String>>,
 ) -> Result<Option<String>, PlaneError> {
-    let mut coordinator = Coordinator::new(plan.cells.clone(), plan.settings.clone(), workers);
+    let settings = plan.settings.clone();
+    let mut coordinator = Coordinator::new(plan.cells.clone(), settings, workers, rig.is_some());
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut index = 0;
@@ -56,6 +77,7 @@ pub async fn manage<P: Plane>(
                 index += 1;
                 Event::Report(Box::new(report?))
             }
+            word = next_word(rig) => Event::Rig(word),
             _ = ticks.tick() => Event::Tick,
         };
         let show = matches!(event, Event::Tick);
@@ -65,6 +87,11 @@ pub async fn manage<P: Plane>(
             done += 1;
             match action {
                 Action::Send(command) => plane.command(command).await?,
+                Action::Rig(order) => {
+                    if let Some(rig) = rig {
+                        rig.tell(order, plane.now()).await;
+                    }
+                }
                 Action::Opened(cell) => {
                     watcher.opened(&cell);
                     running = Some((cell, None));
@@ -87,10 +114,18 @@ pub async fn manage<P: Plane>(
 }
 
 fn record(closed: Closed, plan: &Plan) -> CellRecord {
-    let Closed { cell, totals, t0_unix, workers, missing } = closed;
+    let Closed { cell, totals, t0_unix, workers, missing, evidence } = closed;
+    let Evidence { posts, injection } = evidence;
     let warm_up = cell.kind == CellKind::WarmUp;
-    let record = CellRecord::close(cell, plan, totals, t0_unix, workers, missing, None, None);
+    let record = CellRecord::close(cell, plan, totals, t0_unix, workers, missing, posts, injection);
     if warm_up { record.without_totals() } else { record }
+}
+
+async fn next_word(rig: &mut Option<Rig>) -> Word {
+    match rig {
+        Some(rig) => rig.next_word().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn asked_to_stop(stop: &mut watch::Receiver<Option<String>>) -> String {

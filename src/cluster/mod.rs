@@ -1,7 +1,9 @@
 //! The engine: a manager that carries out a plan with its workers.
 //!
-//! `coordinator` decides and does nothing else; `manager` and `worker` do what it decides.
+//! `coordinator` decides and does nothing else; `manager` and `worker` do what it decides. The `rig`
+//! stands beside them with the tap and the faults.
 
 pub mod coordinator;
 pub mod manager;
+pub mod rig;
 pub mod worker;

@@ -219,7 +219,7 @@ mod tests {
             })
             .collect();
         let (_ask, stop) = watch::channel(None);
-        let ended = manager::manage(&plane, &plan, workers, &mut kept, stop).await.unwrap();
+        let ended = manager::manage(&plane, &plan, workers, &mut kept, None, stop).await.unwrap();
         for worker in serving {
             worker.await.unwrap().unwrap();
         }

@@ -23,7 +23,7 @@ pub use simulation::{Moment, Simulation};
 
 use crate::{
     micros::Micros,
-    post::{BodyHash, Post},
+    post::{BodyHash, Fates, Post},
     route::Route,
 };
 
@@ -37,9 +37,10 @@ pub struct CellPosts {
     /// Posts that name no simulation. They are counted under their route.
     #[serde(default)]
     pub nameless: u64,
-    /// Posts of simulations of earlier cells. They are counted nowhere else.
+    /// Posts of simulations of earlier cells, by what was decided about them. They are counted
+    /// nowhere else.
     #[serde(default)]
-    pub late: u64,
+    pub late: Fates,
     /// Posts that the tap could not keep until they were read.
     pub unread: u64,
     /// The last moment at which the tap was looked at, on its clock: what had not happened by then
@@ -96,7 +97,7 @@ impl Book {
         }
         self.posts.until = self.posts.until.max(post.ended);
         if post.simulation.is_some_and(|s| self.earlier.contains(&s)) {
-            self.posts.late += 1;
+            self.posts.late.count(post.fate);
             return;
         }
         let order = (post.received, post.seq);
@@ -219,7 +220,7 @@ mod tests {
         book.add(&Post { simulation: Some(8), ..post(4, 400, Route::Jobs, 4) });
         assert_eq!(book.seen(), [7, 8].into());
         let cell = book.close(Micros(5_000));
-        assert_eq!((cell.late, cell.nameless, cell.all().attempted), (1, 1, 2));
+        assert_eq!((cell.late.passed, cell.nameless, cell.all().attempted), (1, 1, 2));
         assert_eq!(cell.until, Micros(5_000));
     }
 

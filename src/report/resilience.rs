@@ -68,7 +68,7 @@ fn row(run: &RunRecord, cell: &CellRecord, f: &Figures) -> Vec<String> {
         [
             of_posts(|p| p.cut),
             of_cell(|p| p.nameless),
-            of_cell(|p| p.late),
+            of_cell(|p| p.late.total()),
             of_cell(|p| p.unread),
             f.posts.as_ref().map(|_| f.foreign),
             f.decided.map(|d| d.harmed()),

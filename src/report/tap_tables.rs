@@ -21,7 +21,8 @@ pub(crate) fn posts(run: &RunRecord, s: &ScenarioSummary) -> Option<Table> {
         ours += whose.ours().count();
         foreign += whose.foreign.len();
         unseen += whose.unseen;
-        (nameless, late, unread) = (nameless + posts.nameless, late + posts.late, unread + posts.unread);
+        (nameless, late, unread) =
+            (nameless + posts.nameless, late + posts.late.total(), unread + posts.unread);
         troubles.extend(posts.troubles.iter().cloned());
     }
     if !s.is_tapped() {

@@ -13,11 +13,12 @@ use super::clock::now_us;
 use super::config::Config;
 use super::draw::{self, About};
 use super::ledger::{Ledger, Side};
+use super::replay::Memory;
 use super::reply::Reply;
 use super::store::{Store, User};
 use super::token::{Mint, Refusal};
-use super::truth::Truth;
-use super::worker::Work;
+use super::truth::{JobTruth, Truth};
+use super::worker::{Tally, Work};
 
 /// The server's state.
 #[derive(Debug)]
@@ -26,6 +27,10 @@ pub(super) struct Backend {
     pub(super) started: Instant,
     pub(super) mint: Mint,
     pub(super) ledger: Arc<Ledger>,
+    /// What was posted under an idempotency key.
+    pub(super) memory: Memory,
+    /// What the internal workers count.
+    tally: Arc<Tally>,
     started_us: u64,
     store: Mutex<Store>,
     queue: UnboundedSender<Work>,
@@ -34,7 +39,7 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    pub(super) fn new(config: Config, queue: UnboundedSender<Work>) -> Self {
+    pub(super) fn new(config: Config, queue: UnboundedSender<Work>, tally: Arc<Tally>) -> Self {
         let started_us = now_us();
         let mut store = Store::default();
         for (name, password) in &config.accounts {
@@ -46,6 +51,8 @@ impl Backend {
             config,
             started: Instant::now(),
             ledger: Arc::default(),
+            memory: Memory::default(),
+            tally,
             started_us,
             store: Mutex::new(store),
             queue,
@@ -66,12 +73,21 @@ impl Backend {
 
     pub(super) fn truth(&self) -> Truth {
         let (client, worker) = (self.ledger.side(Side::Client), self.ledger.side(Side::Worker));
+        let posted = self.tally.so_far();
         let store = self.store();
+        let with_death = |mut job: JobTruth| {
+            job.died_of = posted.deaths.get(&job.simulation_id).copied();
+            job
+        };
         Truth {
             started_us: self.started_us,
-            jobs: store.all().iter().map(|job| job.truth.clone()).collect(),
+            jobs: store.all().iter().map(|job| with_death(job.truth.clone())).collect(),
             client,
             worker,
+            worker_attempts: posted.attempts,
+            worker_retries: posted.retries,
+            worker_given_up: posted.given_up,
+            replayed: self.memory.replayed(),
             jobs_submitted: store.submitted,
             jobs_in_flight_max: store.in_flight_max,
             logins: store.logins,

@@ -1,5 +1,6 @@
 //! One request as the handlers see it: query, cookies and body, checked as the contract does.
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Query, Request};
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -35,12 +36,17 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             head.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).collect();
         let cookies = cookies.join("; ");
         let arrived_us = head.extensions.get::<Arrived>().map_or_else(now_us, |arrived| arrived.0);
-        let body = axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|_| {
-            let text = "The data value transmitted exceeds the capacity limit.";
-            Reply::framework(StatusCode::PAYLOAD_TOO_LARGE, text)
-        })?;
+        let body = whole(body).await?;
         Ok(Self { arrived_us, body, query, cookies })
     }
+}
+
+/// A body, read to its end.
+pub(super) async fn whole(body: Body) -> Result<Bytes, Reply> {
+    axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|_| {
+        let text = "The data value transmitted exceeds the capacity limit.";
+        Reply::framework(StatusCode::PAYLOAD_TOO_LARGE, text)
+    })
 }
 
 impl Call {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::bug::{Bug, Flaw};
 use super::draw::{self, About};
+use super::retries::Retries;
 
 /// How the stand-in behaves. The default is healthy, on a free loopback port.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct Config {
     /// Beyond it the oldest results that were fetched at least once are dropped, and beyond
     /// four times as many the oldest of all; a later fetch of those answers 404.
     pub kept_results: usize,
+    /// What the internal workers do about a post that got no usable answer. Default nothing.
+    pub retries: Retries,
     /// What is broken on purpose. Default nothing.
     pub bugs: Vec<Bug>,
 }
@@ -62,6 +65,7 @@ impl Default for Config {
             refresh_life: Duration::from_secs(120 * 60),
             accounts: Vec::new(),
             kept_results: 200,
+            retries: Retries::None,
             bugs: Vec::new(),
         }
     }

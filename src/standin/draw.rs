@@ -11,6 +11,7 @@ pub(super) enum About {
     JobId,
     Error,
     Secret,
+    Pause,
 }
 
 /// 64 mixed bits for the question `(about, a, b)`.

@@ -348,6 +348,7 @@ impl Job {
                 ended_us: None,
                 final_state: state,
                 results_posts: 0,
+                died_of: None,
             },
         }
     }

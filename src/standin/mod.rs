@@ -27,7 +27,9 @@ pub mod estimators;
 mod gate;
 mod job;
 mod ledger;
+mod replay;
 mod reply;
+mod retries;
 mod routes;
 mod server;
 mod store;
@@ -52,6 +54,7 @@ use tokio_util::task::TaskTracker;
 pub use bug::{Bug, BugError, Flaw};
 pub use config::{Config, FailTasks};
 pub use estimators::Estimators;
+pub use retries::Retries;
 pub use truth::{JobTruth, RouteTruth, SERVICE_TIMES_KEPT, Truth};
 
 use backend::Backend;
@@ -182,7 +185,8 @@ fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>
             .map_err(|source| StandInError::Listen { addr, source })?;
         let (addr, listener) = listener;
         let url = config.internal_url.clone().unwrap_or_else(|| url_of(addr));
-        let poster = Poster::new(&url).ok_or(StandInError::InternalUrl { url })?;
+        let poster = Poster::new(&url, config.retries, config.seed);
+        let poster = poster.ok_or(StandInError::InternalUrl { url })?;
         drop(guard);
         Ok((runtime, addr, listener, Arc::new(poster)))
     });
@@ -195,7 +199,7 @@ fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>
         }
     };
     let (queue, inbox) = mpsc::unbounded_channel();
-    let backend = Arc::new(Backend::new(config.clone(), queue.clone()));
+    let backend = Arc::new(Backend::new(config.clone(), queue.clone(), Arc::clone(poster.tally())));
     let _ = ready.send(Ok((addr, Arc::clone(&backend), Arc::clone(&poster))));
     runtime.block_on(async {
         let tracker = TaskTracker::new();

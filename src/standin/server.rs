@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,11 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backend::Backend;
-use super::call::Arrived;
+use super::call::{self, Arrived};
 use super::clock::now_us;
 use super::gate::{self, Gate};
 use super::ledger::{Handover, Side, line_of};
+use super::replay::{self, Key};
+use super::reply::Reply;
 use super::routes;
+use crate::post::CANARY;
 
 /// Connections that may wait to be accepted: a burst of users must not meet SYN retries.
 const BACKLOG: u32 = 4096;
@@ -84,15 +88,14 @@ async fn accept(
             let _ = stream.set_zero_linger();
             continue;
         }
-        let conversation = converse(Arc::clone(backend), router.clone(), stream, gate.clone(), stop.clone());
-        tracker.spawn(conversation);
+        let context = (Arc::clone(backend), router.clone(), tracker.clone());
+        tracker.spawn(converse(context, stream, gate.clone(), stop.clone()));
     }
 }
 
 /// One connection, to its end or the gate's closing.
 async fn converse(
-    backend: Arc<Backend>,
-    router: Router,
+    (backend, router, tracker): (Arc<Backend>, Router, TaskTracker),
     stream: TcpStream,
     mut gate: watch::Receiver<Gate>,
     stop: CancellationToken,
@@ -100,7 +103,8 @@ async fn converse(
     let _ = stream.set_nodelay(true);
     let keep_alive = backend.config.keep_alive;
     let handler = TowerToHyperService::new(router);
-    let service = service_fn(move |request| answer(Arc::clone(&backend), handler.clone(), request));
+    let service =
+        service_fn(move |request| answer(Arc::clone(&backend), handler.clone(), tracker.clone(), request));
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .keep_alive(keep_alive)
@@ -121,23 +125,48 @@ async fn converse(
 async fn answer(
     backend: Arc<Backend>,
     handler: TowerToHyperService<Router>,
+    tracker: TaskTracker,
     mut request: Request<Incoming>,
 ) -> Result<Response<Handover>, Infallible> {
     let (arrived, arrived_us) = (Instant::now(), now_us());
-    let line = line_of(request.method(), request.uri().path());
-    let ticket = backend.ledger.open(line, arrived);
-    let bug = match line.0 {
+    let (side, method, path) = line_of(request.method(), request.uri().path());
+    // A canary meets what others meet, but is nobody's request.
+    let counted = if request.headers().contains_key(CANARY) { Side::Observer } else { side };
+    let ticket = backend.ledger.open((counted, method, path), arrived);
+    let bug = match side {
         Side::Client => backend.answer_of_a_bug(request.uri().path()),
         Side::Worker | Side::Observer => None,
     };
     request.extensions_mut().insert(Arrived(arrived_us));
-    let response = match bug {
-        Some(reply) => reply.into_response(),
-        None => match handler.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        },
+    let key = if side == Side::Worker { replay::key_of(path, &request) } else { None };
+    let response = match (bug, key) {
+        (Some(reply), _) => reply.into_response(),
+        (None, Some(key)) => answer_once(backend, handler, tracker, key, request).await,
+        (None, None) => {
+            let Ok(response) = handler.call(request).await;
+            response
+        }
     };
     let status: StatusCode = response.status();
     Ok(response.map(|body| ticket.seal(status.as_u16(), body)))
+}
+
+/// A post under an idempotency key. Once its body is whole it is carried out to its end, even if
+/// the worker hangs up: otherwise it could be half done and not remembered.
+async fn answer_once(
+    backend: Arc<Backend>,
+    handler: TowerToHyperService<Router>,
+    tracker: TaskTracker,
+    key: Key,
+    request: Request<Incoming>,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match call::whole(Body::new(body)).await {
+        Ok(body) => body,
+        Err(reply) => return reply.into_response(),
+    };
+    let request = Request::from_parts(head, Body::from(body));
+    let carried_out =
+        tracker.spawn(async move { backend.memory.once(key, handler.call(request)).await }).await;
+    carried_out.unwrap_or_else(|_| Reply::server_error().into_response())
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::bug::Flaw;
+use crate::route::Route;
 use crate::timeline::JobState;
 
 /// Service times kept per route; later requests are counted but not timed.
@@ -23,6 +24,19 @@ pub struct Truth {
     pub client: BTreeMap<String, RouteTruth>,
     /// Posts of workers, by `"POST /tasks"`.
     pub worker: BTreeMap<String, RouteTruth>,
+    /// Posts that the internal workers sent, repeats included, by their own count: some of them
+    /// never arrived.
+    #[serde(default)]
+    pub worker_attempts: BTreeMap<Route, u64>,
+    /// Those of them that were repeats.
+    #[serde(default)]
+    pub worker_retries: BTreeMap<Route, u64>,
+    /// Posts that got no usable answer and were not sent again: no connection, no JSON, or 5xx.
+    #[serde(default)]
+    pub worker_given_up: BTreeMap<Route, u64>,
+    /// Repeated posts that were answered from memory, because they had been carried out.
+    #[serde(default)]
+    pub replayed: u64,
     /// Submits that made at least one row.
     pub jobs_submitted: u64,
     /// The most jobs that were accepted and not ended at one time.
@@ -67,6 +81,9 @@ pub struct JobTruth {
     pub final_state: JobState,
     /// Posts to `/results` that were accepted.
     pub results_posts: u64,
+    /// Where the post was to go that killed a task of it, or its merge; the first such post.
+    #[serde(default)]
+    pub died_of: Option<Route>,
 }
 
 /// What one route has done.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hyper::header::{HeaderMap, SET_COOKIE};
-use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -181,7 +181,16 @@ struct Page {
 
 #[derive(Deserialize)]
 struct PageData {
-    values: Vec<IgnoredAny>,
+    values: Vec<Number>,
+}
+
+/// A number of which only that it is one matters.
+struct Number;
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        f64::deserialize(from).map(|_| Self)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -213,6 +222,9 @@ pub fn results(body: &[u8], wire_bytes: u64) -> Result<Results, String> {
         for page in &estimator.pages {
             if let Some(number) = &page.metadata.page_number {
                 duplicates += u32::from(!numbers.insert(number.to_string()));
+            }
+            if page.data.values.is_empty() {
+                return Err("a page without values".into());
             }
             pages += 1;
             values += page.data.values.len() as u64;

@@ -45,7 +45,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "verdict",
         ],
     ),
-    ("Edges", &["plane", "recorder", "target"]),
+    ("Edges", &["plane", "recorder", "tap", "target", "toxiproxy"]),
     ("Load", &["attack", "driver", "loadtests"]),
     ("Engine", &["cluster"]),
     ("Paper", &["report"]),

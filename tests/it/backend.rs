@@ -1,4 +1,4 @@
-//! `springtide backend` as a process of its own, and a way to ask it.
+//! `springtide backend` and `springtide tap` as processes of their own, and a way to ask them.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -12,18 +12,18 @@ use springtide::standin::Truth;
 
 use crate::support::{PROGRAM, end, pid_of};
 
-/// `springtide backend`, as a process.
-pub(crate) struct Backend {
+/// A command that listens until it is ended, as a process: `springtide backend` or `springtide tap`.
+pub(crate) struct Served {
     child: Child,
     /// Its base URL.
     pub(crate) url: String,
 }
 
-impl Backend {
+impl Served {
     /// Starts one on a free port with these flags, separated by blanks.
-    pub(crate) fn start(flags: &str) -> Self {
+    pub(crate) fn start(command: &str, flags: &str) -> Self {
         let mut child = Command::new(PROGRAM)
-            .args(["backend", "--listen", "127.0.0.1:0"])
+            .args([command, "--listen", "127.0.0.1:0"])
             .args(flags.split_whitespace())
             .env_clear()
             .stdin(Stdio::null())
@@ -36,9 +36,35 @@ impl Backend {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let Some(url) = line.trim().strip_prefix("listening on ") else {
             end(&mut child);
-            panic!("the backend said {line:?}");
+            panic!("springtide {command} said {line:?}");
         };
         Self { url: url.to_owned(), child }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(pid_of(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// `springtide backend`, as a process.
+pub(crate) struct Backend {
+    served: Served,
+    /// Its base URL.
+    pub(crate) url: String,
+}
+
+impl Backend {
+    /// Starts one on a free port with these flags, separated by blanks.
+    pub(crate) fn start(flags: &str) -> Self {
+        let served = Served::start("backend", flags);
+        Self { url: served.url.clone(), served }
     }
 
     /// What it knows to be true so far.
@@ -48,13 +74,7 @@ impl Backend {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(pid_of(&self.child), signal).unwrap();
-    }
-}
-
-impl Drop for Backend {
-    fn drop(&mut self) {
-        end(&mut self.child);
+        self.served.signal(signal);
     }
 }
 

@@ -4,10 +4,12 @@
 
 /// The import table of DESIGN section 11, held against the source.
 mod architecture;
-/// `springtide backend` as a process of its own.
+/// `springtide backend` and `springtide tap` as processes of their own.
 mod backend;
 /// What a run says of each bug that the stand-in can be told to have.
 mod bugs;
+/// Faults end to end, through a tap in a process of its own.
+mod faults;
 /// Runs of the real binary against the built-in stand-in.
 mod local;
 /// The matrix files and the fixtures, held against the disk in both directions.
@@ -20,6 +22,10 @@ mod readme;
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.
 mod support;
+/// The client of Toxiproxy's API.
+mod toxiproxy;
+/// A Toxiproxy that follows the documented API, and lies when told to.
+mod toxiproxy_fake;
 /// What is reported, held against what the server knows to be true.
 mod truth;
 /// Mistakes: one line that names what is wrong, and nothing started or written.

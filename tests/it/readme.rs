@@ -122,8 +122,9 @@ fn every_command_can_be_typed() {
             Some(cli::Command::Run(run)) => *run,
             Some(_) => continue,
         };
-        let id = run.scenario.unwrap();
-        assert!(matrices.iter().any(|m| m.get(&id).is_some()), "{line}: no scenario {id}");
+        for id in run.scenarios {
+            assert!(matrices.iter().any(|m| m.get(&id).is_some()), "{line}: no scenario {id}");
+        }
     }
     assert!(seen > 5, "{seen} commands");
 }
@@ -184,6 +185,14 @@ fn the_flags_are_those_of_run() {
 }
 
 #[test]
+fn the_flags_of_the_tap_are_those_of_tap() {
+    let tap = Cli::command().find_subcommand("tap").expect("tap is a command").clone();
+    let flags: Vec<Vec<String>> = tap.get_arguments().map(|a| vec![spelled(a), default(a)]).collect();
+    let told: Vec<Vec<String>> = table(&["tap flag"]).into_iter().map(|r| r[..2].to_vec()).collect();
+    assert_eq!(told, flags);
+}
+
+#[test]
 fn no_flag_is_made_up() {
     let mut known: BTreeSet<String> = ["release", "path", "help", "version"].map(str::to_owned).into();
     for command in Cli::command().get_subcommands() {
@@ -238,10 +247,12 @@ fn the_rules_stages_and_outcomes_are_those_of_the_program() {
         Rule::GeneratorCpu => 4,
         Rule::LittlesLaw => 5,
         Rule::FramesComplete => 6,
-        Rule::JobsFetched => 7,
-        Rule::ResultsAgree => 8,
-        Rule::Threshold => 9,
-        Rule::RunComplete => 10,
+        Rule::TapComplete => 7,
+        Rule::FaultProven => 8,
+        Rule::JobsFetched => 9,
+        Rule::ResultsAgree => 10,
+        Rule::Threshold => 11,
+        Rule::RunComplete => 12,
     };
     let rules = [
         Rule::LedgerAddsUp,
@@ -251,6 +262,8 @@ fn the_rules_stages_and_outcomes_are_those_of_the_program() {
         Rule::GeneratorCpu,
         Rule::LittlesLaw,
         Rule::FramesComplete,
+        Rule::TapComplete,
+        Rule::FaultProven,
         Rule::JobsFetched,
         Rule::ResultsAgree,
         Rule::Threshold,
@@ -333,8 +346,8 @@ fn toml_examples_are_read() {
 #[test]
 fn the_sample_configuration_has_every_flag() {
     let sample = text("springtide.example.toml");
-    let scenario = parse(Vec::new(), Some(&sample)).unwrap().run.scenario;
-    assert_eq!(scenario.as_deref(), Some("S6"));
+    let scenario = parse(Vec::new(), Some(&sample)).unwrap().run.scenarios;
+    assert_eq!(scenario, ["S6"]);
     // `#key = value` is a setting, `# text` is a comment.
     let every: String = sample
         .lines()

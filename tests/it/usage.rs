@@ -37,18 +37,12 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 #[case::host_with_query("--host http://127.0.0.1:1/?a=b --register", &["--host", "query"])]
 #[case::account_on_the_stand_in("--username ann", &["--username", "--host"])]
 #[case::username_and_register("--host http://127.0.0.1:1 --username ann --register", &["--username", "--register"])]
+#[case::tap_on_the_stand_in("--tap http://127.0.0.1:1", &["--tap", "--host"])]
+#[case::twice("--scenario S1,S1", &["--scenario", "once"])]
 #[case::certificates("--host https://127.0.0.1:1 --register --ca-cert nowhere.pem", &["--ca-cert", "nowhere.pem"])]
 fn a_mistake_is_one_line(#[case] words: &str, #[case] names: &[&str]) {
     let ended = Run::of(&format!("--scenario S1 {words}")).within(AT_ONCE).ends();
     ended.leaves_with(2).says_only(names).leaves_only(&[]);
-}
-
-#[rstest]
-#[case::latency("S7")]
-#[case::drop("S8")]
-fn a_fault_that_cannot_be_injected_is_refused(#[case] scenario: &str) {
-    let ended = Run::of("").set("scenario", scenario).within(AT_ONCE).ends();
-    ended.leaves_with(2).says_only(&["--scenario", scenario, "fault = \"none\""]).leaves_only(&[]);
 }
 
 #[test]
@@ -139,7 +133,11 @@ fn more_users_than_open_files_are_refused_with_the_number_needed() {
 #[case::no_account("", &["--host", "--username", "--register"])]
 #[case::no_password("--username ann", &["--username ann", "SPRINGTIDE_PASSWORD"])]
 #[case::no_password_file("--username ann --password-file nowhere", &["--password-file", "nowhere"])]
-#[case::fault("--register --scenario S7", &["S7"])]
+#[case::fault("--register --scenario S7", &["--scenario S7", "latency", "--tap", "--toxiproxy"])]
+#[case::no_tap_there("--register --tap http://127.0.0.1:1", &["--tap", "http://127.0.0.1:1"])]
+#[case::no_token_file("--register --tap http://127.0.0.1:1 --tap-token-file nowhere", &["--tap-token-file", "nowhere"])]
+#[case::no_toxiproxy_there("--register --toxiproxy http://127.0.0.1:1 --toxiproxy-proxy x", &["--toxiproxy", "http://127.0.0.1:1"])]
+#[case::no_proxy_named("--register --toxiproxy http://127.0.0.1:1", &["--toxiproxy-proxy"])]
 #[case::input("--register --input nowhere.json", &["nowhere.json"])]
 #[case::out("--register --out /proc", &["/proc"])]
 fn the_target_is_left_alone(#[case] words: &str, #[case] names: &[&str]) {

@@ -209,6 +209,7 @@ fn carry_out(
             server: Some("springtide-standin".into()),
             keep_alive: true,
         },
+        rigging: Default::default(),
         plan,
         thresholds: Vec::new(),
         cells,

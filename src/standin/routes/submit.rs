@@ -97,6 +97,7 @@ impl NewRow<'_> {
             ended_us: None,
             final_state: state,
             results_posts: 0,
+            died_of: None,
         };
         store.insert(Job {
             owner: self.user.id,

@@ -2,7 +2,9 @@
 
 mod bugs;
 mod contract;
+mod flaky;
 mod life;
+mod retries;
 
 use std::time::{Duration, Instant};
 

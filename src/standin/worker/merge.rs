@@ -8,13 +8,14 @@ use tokio::task::JoinSet;
 
 use super::Chord;
 use super::post::{PostError, Poster};
+use crate::route::Route;
 use crate::standin::config::Config;
 use crate::standin::estimators::Estimators;
 
 /// Posts a state of the job.
 pub(super) async fn announce(poster: &Poster, chord: &Chord, state: &str) -> Result<(), PostError> {
     let body = json!({"job_state": state, "sim_id": chord.simulation, "update_key": chord.key});
-    poster.post("/jobs", Bytes::from(body.to_string())).await.map(|_| ())
+    poster.post(Route::Jobs, Bytes::from(body.to_string())).await.map(|_| ())
 }
 
 /// Averages and posts; with no task left to average, nothing more is heard of the job (8-D).
@@ -37,7 +38,7 @@ pub(super) async fn run(config: &Config, poster: &Arc<Poster>, chord: &Chord) ->
     let mut posts = JoinSet::new();
     for _ in 0..chord.results_posts {
         let (poster, body) = (Arc::clone(poster), body.clone());
-        posts.spawn(async move { poster.post("/results", body).await });
+        posts.spawn(async move { poster.post(Route::Results, body).await });
     }
     while let Some(posted) = posts.join_next().await {
         if let Ok(result) = posted {

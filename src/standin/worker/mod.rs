@@ -1,11 +1,12 @@
 //! The internal workers: one FIFO queue for tasks and merges, `slots` of them at once.
 //!
 //! They know nothing of the server's tables. Like the target's workers they hold the
-//! update key they were given and post over HTTP, once, without a retry or a timeout:
-//! a post that gets no reply kills the task it belongs to, and so its job.
+//! update key they were given and post over HTTP, without a timeout and, unless told
+//! otherwise, once: a post that gets no reply kills the task it belongs to, and so its job.
 
 mod merge;
 mod post;
+mod tally;
 mod task;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::bug::Flaw;
 use super::config::Config;
 use super::job::Request;
 pub(super) use post::{PostError, Poster};
+pub(super) use tally::Tally;
 
 /// One item of the queue.
 #[derive(Debug)]
@@ -145,7 +147,9 @@ impl Workers {
                 continue;
             }
             if let Some(Err(error)) = revoke.run_until_cancelled(self.perform(&work)).await {
-                tracing::debug!(simulation = work.chord().simulation, %error, "work died");
+                let simulation = work.chord().simulation;
+                tracing::debug!(simulation, %error, "work died");
+                self.poster.tally().died(simulation, error.route());
             }
         }
     }

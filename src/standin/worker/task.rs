@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::post::{PostError, Poster};
 use super::{Chord, Program};
+use crate::route::Route;
 use crate::standin::clock::{in_post, now_us};
 use crate::standin::config::Config;
 
@@ -83,7 +84,7 @@ impl Posts<'_> {
             "update_dict": update,
             "update_key": self.chord.key,
         });
-        self.poster.post("/tasks", Bytes::from(body.to_string())).await.map(|_| ())
+        self.poster.post(Route::Tasks, Bytes::from(body.to_string())).await.map(|_| ())
     }
 }
 

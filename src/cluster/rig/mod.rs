@@ -1,0 +1,302 @@
+//! The rig: what stands beside the load of a cell. It reads the tap, has the fault put in place and
+//! taken away, and sends the canaries that prove it.
+//!
+//! One task serves it for the whole run. It is told what to do by [`Order`]s and answers in
+//! [`Word`]s; the coordinator decides on both. However the run ends, the last thing the rig does is
+//! to take its fault away.
+
+mod canaries;
+mod harm;
+mod reader;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, sleep_until},
+};
+
+pub use harm::Harm;
+
+use self::{canaries::Canaries, harm::InPlace, reader::Reader};
+use crate::{
+    injection::{Canary, Injection},
+    micros::Micros,
+    plan::Cell,
+    posts::{Book, CellPosts},
+    tap::Link,
+};
+
+/// How often the tap is read and the lease of the fault renewed.
+const TICK: Duration = Duration::from_millis(500);
+/// How long the end of a run may take.
+const END_WITHIN: Duration = Duration::from_secs(15);
+
+/// What the rig is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// Get ready for a cell: canaries before, the fault in place.
+    Arm(Cell),
+    /// T0 of the cell on the plane's clock.
+    Start {
+        /// When.
+        at: Micros,
+    },
+    /// Every job of the cell has an outcome: take the fault away and read the last posts.
+    Disarm,
+    /// The cell is given up.
+    Abandon,
+}
+
+/// What the rig answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Word {
+    /// The cell can begin.
+    Armed,
+    /// The cell is over, and this came of it.
+    Disarmed(Box<Evidence>),
+    /// It does not work any more.
+    Broken {
+        /// Why.
+        why: String,
+        /// What there was until then.
+        evidence: Box<Evidence>,
+    },
+}
+
+/// What the rig saw and did in a cell.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evidence {
+    /// The workers' posts; `None` without a tap.
+    pub posts: Option<CellPosts>,
+    /// The fault; `None` where there was to be none.
+    pub injection: Option<Injection>,
+}
+
+/// The run's end of the rig.
+#[derive(Debug)]
+pub struct Rig {
+    orders: mpsc::Sender<(Order, Instant)>,
+    words: mpsc::Receiver<Word>,
+    task: JoinHandle<()>,
+}
+
+impl Rig {
+    /// Sets it up for a run: with a tap to read, with something to do harm, or both.
+    pub fn set_up(run: &str, tap: Option<Link>, harm: Option<Harm>) -> Self {
+        let (orders, inbox) = mpsc::channel(8);
+        let (outbox, words) = mpsc::channel(8);
+        let reader = tap.map(Reader::new);
+        let server = Server { run: run.to_owned(), reader, harm, seen: BTreeSet::new(), inbox, outbox };
+        Self { orders, words, task: tokio::spawn(server.serve()) }
+    }
+
+    /// Passes an order on; `now` is the plane's clock, on which its moments are.
+    pub async fn tell(&self, order: Order, now: Micros) {
+        let ahead = match order {
+            Order::Start { at } => at.saturating_sub(now),
+            _ => Micros::ZERO,
+        };
+        // A rig that is gone has said why.
+        let _ = self.orders.send((order, Instant::now() + Duration::from(ahead))).await;
+    }
+
+    /// The next word; never, once it has said everything.
+    pub async fn next_word(&mut self) -> Word {
+        match self.words.recv().await {
+            Some(word) => word,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends it, its fault taken away.
+    pub async fn end(self) {
+        drop(self.orders);
+        drop(self.words);
+        if tokio::time::timeout(END_WITHIN, self.task).await.is_err() {
+            tracing::warn!("the fault may still be in place: the tap or Toxiproxy did not answer in time");
+        }
+    }
+}
+
+/// The task.
+struct Server {
+    run: String,
+    reader: Option<Reader>,
+    harm: Option<Harm>,
+    /// Simulations of the cells so far.
+    seen: BTreeSet<u64>,
+    inbox: mpsc::Receiver<(Order, Instant)>,
+    outbox: mpsc::Sender<Word>,
+}
+
+/// A cell that the rig stands beside.
+struct AtCell {
+    book: Book,
+    in_place: Option<InPlace>,
+    before: Vec<Canary>,
+    during: Option<JoinHandle<Vec<Canary>>>,
+    t0: Option<Instant>,
+}
+
+/// Why a cell came to its end for the rig.
+enum Ended {
+    Disarmed(Evidence),
+    Abandoned,
+}
+
+impl Server {
+    async fn serve(mut self) {
+        while let Some((order, _)) = self.inbox.recv().await {
+            let Order::Arm(cell) = order else { continue };
+            let mut at = None;
+            let outcome = self.cell(&cell, &mut at).await;
+            let word = match outcome {
+                Ok(Ended::Disarmed(evidence)) => Word::Disarmed(Box::new(evidence)),
+                Ok(Ended::Abandoned) => {
+                    self.take_away().await;
+                    continue;
+                }
+                Err(why) => {
+                    self.take_away().await;
+                    let evidence = at.map(|at| self.cut_short(at, &why)).unwrap_or_default();
+                    Word::Broken { why, evidence: Box::new(evidence) }
+                }
+            };
+            // Nobody listens any more when the run is over.
+            let _ = self.outbox.send(word).await;
+        }
+        self.take_away().await;
+    }
+
+    /// Takes the fault away, whatever came before.
+    async fn take_away(&mut self) {
+        if let Some(harm) = &mut self.harm
+            && let Err(why) = harm.clear(&self.run).await
+        {
+            tracing::error!("{why}");
+        }
+    }
+
+    /// What there was of a cell until the rig broke.
+    fn cut_short(&mut self, at: AtCell, why: &str) -> Evidence {
+        if let Some(during) = &at.during {
+            during.abort();
+        }
+        let mut book = at.book;
+        book.trouble(why.to_owned());
+        self.seen = book.seen();
+        Evidence { posts: self.reader.as_ref().map(|reader| book.close(reader.now)), injection: None }
+    }
+
+    /// Stands beside one cell. `at` is filled as soon as there is something to lose.
+    async fn cell(&mut self, cell: &Cell, at: &mut Option<AtCell>) -> Result<Ended, String> {
+        if let Some(reader) = &mut self.reader {
+            // What came between the cells is nobody's.
+            reader.skip().await?;
+        }
+        let here = at.insert(AtCell {
+            book: Book::new(self.seen.clone()),
+            in_place: None,
+            before: Vec::new(),
+            during: None,
+            t0: None,
+        });
+        let canaries = match &mut self.harm {
+            Some(harm) if !cell.fault.is_none() => {
+                let canaries = harm.canaries(cell);
+                here.before = canaries.before().await;
+                if let Some(dead) = here.before.iter().find(|c| c.status.is_none()) {
+                    return Err(format!(
+                        "canary {} got no answer at {} before there was any fault",
+                        dead.number,
+                        canaries.way()
+                    ));
+                }
+                here.in_place = Some(harm.put_in_place(&self.run, cell).await?);
+                Some(canaries)
+            }
+            _ => None,
+        };
+        if self.outbox.send(Word::Armed).await.is_err() {
+            return Ok(Ended::Abandoned);
+        }
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let switch = match (&here.in_place, here.t0) {
+                (Some(in_place), Some(t0)) => in_place.next_switch(t0),
+                _ => None,
+            };
+            tokio::select! {
+                biased;
+                order = self.inbox.recv() => match order {
+                    Some((Order::Start { .. }, t0)) => {
+                        here.t0 = Some(t0);
+                        if let (Some(harm), Some(in_place), Some(canaries)) =
+                            (&mut self.harm, &mut here.in_place, &canaries)
+                        {
+                            harm.start(&self.run, in_place, t0).await?;
+                            here.during = Some(tokio::spawn(canaries.clone().during(t0)));
+                        }
+                    }
+                    Some((Order::Disarm, _)) => break,
+                    Some((Order::Arm(_), _)) => return Err("told to arm in the middle of a cell".into()),
+                    Some((Order::Abandon, _)) | None => return Ok(Ended::Abandoned),
+                },
+                () = sleep_until(switch.unwrap_or_else(Instant::now)), if switch.is_some() => {
+                    if let (Some(harm), Some(in_place)) = (&mut self.harm, &mut here.in_place) {
+                        harm.switch(in_place).await?;
+                    }
+                }
+                _ = ticks.tick() => {
+                    if let Some(reader) = &mut self.reader {
+                        reader.read(&mut here.book).await?;
+                    }
+                    if let (Some(harm), Some(_)) = (&mut self.harm, &here.in_place) {
+                        harm.renew(&self.run, cell).await?;
+                    }
+                }
+            }
+        }
+        self.close(cell, canaries, at).await.map(Ended::Disarmed)
+    }
+
+    /// The end of a cell: the fault away, the last canaries, the last posts.
+    async fn close(
+        &mut self,
+        cell: &Cell,
+        canaries: Option<Canaries>,
+        at: &mut Option<AtCell>,
+    ) -> Result<Evidence, String> {
+        let Some(here) = at else { return Ok(Evidence::default()) };
+        let mut injection = None;
+        if let (Some(harm), Some(in_place), Some(canaries), Some(t0)) =
+            (&mut self.harm, here.in_place.take(), canaries, here.t0)
+        {
+            // A cell may be over before a window begins; then there is nothing to wait for.
+            let due = canaries.due(t0).is_some_and(|due| due <= Instant::now());
+            let during = match here.during.take() {
+                Some(during) if due => harm.beside(&self.run, cell, during).await?,
+                Some(during) => {
+                    during.abort();
+                    Vec::new()
+                }
+                None => Vec::new(),
+            };
+            let mut done = harm.lift(&self.run, in_place, t0).await?;
+            done.proof.before = std::mem::take(&mut here.before);
+            done.proof.during = during;
+            done.proof.after = canaries.after().await;
+            done.judge(cell.seed);
+            injection = Some(done);
+        }
+        if let Some(reader) = &mut self.reader {
+            reader.drain(&mut here.book, cell).await?;
+        }
+        let Some(here) = at.take() else { return Ok(Evidence::default()) };
+        self.seen = here.book.seen();
+        Ok(Evidence { posts: self.reader.as_ref().map(|reader| here.book.close(reader.now)), injection })
+    }
+}

@@ -1,0 +1,96 @@
+//! Reads the tap's log, batch after batch, so that no post is missed and none is counted twice.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    fault::FaultKind,
+    micros::Micros,
+    plan::Cell,
+    post::Batch,
+    posts::Book,
+    tap::{Link, LinkError},
+};
+
+/// A tap that does not answer for so long is lost.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long posts that are under way at the end of a cell are waited for, beside the fault's delay.
+const LAST_POSTS: Duration = Duration::from_secs(10);
+
+/// Where in the log of which tap we are.
+pub(super) struct Reader {
+    link: Link,
+    /// The tap's boot, once known.
+    boot: Option<String>,
+    next: u64,
+    /// When the tap last answered.
+    answered: Instant,
+    /// The tap's clock then.
+    pub(super) now: Micros,
+}
+
+impl Reader {
+    pub(super) fn new(link: Link) -> Self {
+        Self { link, boot: None, next: 0, answered: Instant::now(), now: Micros::ZERO }
+    }
+
+    /// Goes on to the end of the log without looking.
+    pub(super) async fn skip(&mut self) -> Result<(), String> {
+        let hello = self.link.hello().await.map_err(|e| e.to_string())?;
+        if self.boot.as_ref().is_some_and(|boot| *boot != hello.boot) {
+            return Err(LinkError::Restarted.to_string());
+        }
+        self.boot = Some(hello.boot);
+        self.next = hello.next;
+        self.answered = Instant::now();
+        Ok(())
+    }
+
+    /// Reads what is there. A tap that is silent for a moment is asked again at the next call.
+    pub(super) async fn read(&mut self, book: &mut Book) -> Result<(), String> {
+        while self.batch(book).await?.is_some_and(|batch| batch.more) {}
+        Ok(())
+    }
+
+    /// Reads until nothing is under way any more.
+    pub(super) async fn drain(&mut self, book: &mut Book, cell: &Cell) -> Result<(), String> {
+        let delay = match cell.fault.kind {
+            FaultKind::Latency { delay, jitter, .. } => Duration::from(delay + jitter) * 2,
+            _ => Duration::ZERO,
+        };
+        let deadline = Instant::now() + LAST_POSTS + delay;
+        loop {
+            match self.batch(book).await? {
+                Some(batch) if batch.more => continue,
+                Some(batch) if batch.in_flight == 0 => return Ok(()),
+                Some(batch) if Instant::now() >= deadline => {
+                    book.trouble(format!("{} posts were still under way", batch.in_flight));
+                    return Ok(());
+                }
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    async fn batch(&mut self, book: &mut Book) -> Result<Option<Batch>, String> {
+        let boot = self.boot.as_deref().unwrap_or_default();
+        match self.link.posts(boot, self.next).await {
+            Ok(mut batch) => {
+                self.answered = Instant::now();
+                self.next = batch.next;
+                self.now = batch.now;
+                if batch.lost > 0 {
+                    book.unread(batch.lost);
+                }
+                batch.posts.drain(..).for_each(|post| book.add(&post));
+                Ok(Some(batch))
+            }
+            Err(e @ LinkError::Unreachable { .. }) if self.answered.elapsed() < PATIENCE => {
+                tracing::debug!("{e}");
+                Ok(None)
+            }
+            Err(e) => Err(e.to_string()),
+        }
+    }
+}

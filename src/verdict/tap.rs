@@ -1,0 +1,87 @@
+//! The rules on what stood between the target's workers and its API: the tap and the fault.
+
+use super::{Check, Facts, Rule, Verdict};
+use crate::{
+    injection::{Canary, Injection},
+    post::Fates,
+    posts::{self, CellPosts},
+    timeline::JobOutcome,
+};
+
+/// Whether the tap missed nothing, and its own count of decisions is that of the posts.
+pub(super) fn is_complete(facts: &Facts<'_>, posts: &CellPosts) -> Check {
+    let mut troubles = posts.troubles.clone();
+    if posts.unread > 0 {
+        troubles.push(format!("{} posts were overwritten in the tap before they were read", posts.unread));
+    }
+    let attribution = posts::attribution(facts.totals, posts);
+    let fetched = || facts.totals.jobs.iter().filter(|(_, job)| job.outcome == JobOutcome::Fetched);
+    let (jobs, attempted) = (fetched().count(), posts.all().attempted);
+    let stored = |key| attribution.known.get(key).is_some_and(|(_, s)| s.results_accepted > 0);
+    let mapped = fetched().filter(|(_, job)| job.results.as_ref().is_some_and(|r| r.simulation.is_some()));
+    let missing = mapped.filter(|(key, _)| !stored(key)).count();
+    if jobs > 0 && attempted == 0 {
+        troubles.push(format!(
+            "it saw no post of {jobs} fetched jobs: the target's workers do not post through it"
+        ));
+    } else if missing > 0 && troubles.is_empty() {
+        troubles.push(format!("the results of {missing} of {jobs} fetched jobs did not come through it"));
+    }
+    if let Some(decided) = facts.injection.and_then(|i| i.fates) {
+        let (counted, late) = (posts.all().fates, posts.late);
+        let harm = |f: Fates| [f.delayed, f.requests_dropped, f.answers_dropped, f.refused];
+        let seen: Vec<u64> = harm(counted).iter().zip(harm(late)).map(|(a, b)| a + b).collect();
+        if seen != harm(decided) {
+            troubles.push(format!(
+                "it decided to harm {} posts, and {} harmed ones were read",
+                decided.harmed(),
+                counted.harmed() + late.harmed()
+            ));
+        }
+    }
+    let evidence = match troubles.is_empty() {
+        true => format!("{attempted} posts of {} simulations", posts.simulations.len()),
+        false => troubles.join("; "),
+    };
+    Check::new(Rule::TapComplete, troubles.is_empty(), Verdict::Invalid, evidence)
+}
+
+/// Whether the fault that the cell was to have showed; `None` where it was to have none.
+pub(super) fn fault_showed(facts: &Facts<'_>) -> Option<Check> {
+    if facts.cell.fault.is_none() {
+        return None;
+    }
+    let Some(injection) = facts.injection else {
+        let evidence = format!("{} was not carried through", facts.cell.fault);
+        return Some(Check::new(Rule::FaultProven, false, Verdict::Invalid, evidence));
+    };
+    let mut flaws = injection.proof.flaws.clone();
+    if let Some(fates) = injection.fates
+        && fates.passed + fates.harmed() == 0
+    {
+        flaws.push("no post came its way".into());
+    }
+    let proven = flaws.is_empty();
+    let evidence =
+        format!("{}{}", flaws.iter().map(|f| format!("{f}; ")).collect::<String>(), figures(injection));
+    Some(Check::new(Rule::FaultProven, proven, Verdict::Invalid, evidence))
+}
+
+/// How the canaries fared.
+fn figures(injection: &Injection) -> String {
+    let proof = &injection.proof;
+    let said = |canaries: &[Canary]| {
+        let cut = canaries.iter().filter(|c| c.status.is_none()).count();
+        let mut answered: Vec<_> = canaries.iter().filter(|c| c.status.is_some()).map(|c| c.took).collect();
+        answered.sort_unstable();
+        let median = answered.get(answered.len() / 2).map(|m| format!(", median {m}")).unwrap_or_default();
+        format!("{} answered{median}, {cut} cut off", answered.len())
+    };
+    format!(
+        "{}: canaries before {}; during {}; after {}",
+        injection.fault,
+        said(&proof.before),
+        said(&proof.during),
+        said(&proof.after)
+    )
+}
