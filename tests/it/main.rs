@@ -20,6 +20,8 @@ mod readme;
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.
 mod support;
+/// `springtide tap` as a process of its own.
+mod tap;
 /// What is reported, held against what the server knows to be true.
 mod truth;
 /// Mistakes: one line that names what is wrong, and nothing started or written.
