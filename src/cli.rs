@@ -354,7 +354,7 @@ fn yield_to_flags(run: &mut RunArgs, matches: &clap::ArgMatches) {
     };
     if typed("register") && run.register && !typed("username") {
         run.username = None;
-    } else if typed("username") {
+    } else if typed("username") && !typed("register") {
         run.register = false;
     }
     if typed("jobs_per_user") && !typed("run_time") {

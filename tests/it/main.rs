@@ -22,6 +22,10 @@ mod readme;
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.
 mod support;
+/// `springtide tap` as a process of its own.
+mod tap;
+/// Runs whose faults a Toxiproxy does.
+mod toxic_runs;
 /// The client of Toxiproxy's API.
 mod toxiproxy;
 /// A Toxiproxy that follows the documented API, and lies when told to.
