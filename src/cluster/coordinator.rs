@@ -489,7 +489,7 @@ mod tests {
         let evidence = Evidence { posts: Some(CellPosts::default()), injection: None };
         let settles = c.on(Event::Rig(Word::Disarmed(Box::new(evidence.clone()))), Micros(6));
         assert_eq!(settles, [Action::Send(Command::Settle { cell: 0 })]);
-        let actions = c.on(frame(0, 0, 1, FrameBody::Final(Box::new(Totals::default()))), Micros(7));
+        let actions = c.on(frame(0, 0, 1, FrameBody::Final(Box::default())), Micros(7));
         assert!(matches!(&actions[0], Action::Close(closed) if closed.evidence == evidence));
     }
 

@@ -133,7 +133,12 @@ fn results_unlike_the_others_are_found() {
 fn void_update_keys_leave_jobs_where_they_are() {
     let ended = run("keys-void-after=1ms");
     ended.exits(Exit::Failed).jobs(&[("timed_out", 3)]);
-    ended.found(&[(Kind::Stuck { state: JobState::Pending }, 3)]);
+    // Four posts of a job's task, two on its merge, and its results.
+    ended.found(&[
+        (Kind::Stuck { state: JobState::Pending }, 3),
+        (Kind::PostsLost, 21),
+        (Kind::PostsRefusedByTarget { status: 400 }, 21),
+    ]);
 }
 
 /// Tasks of 1.2 to 2.8 s end while connections are cut, from 1.5 s to 4 s after the start: their
@@ -147,7 +152,8 @@ fn posts_that_are_refused_for_a_while_leave_jobs_running() {
         .set("patience", "20s")
         .ends_shared();
     ended.exits(Exit::Failed).jobs(&[("timed_out", 3)]);
-    ended.found(&[(Kind::Stuck { state: JobState::Running }, 3)]);
+    assert_eq!(ended.count(|k| *k == Kind::Stuck { state: JobState::Running }), 3);
+    assert!(ended.count(|k| *k == Kind::PostsLost) >= 3, "at least one of each job: {:?}", ended.findings());
     let run = ended.record();
     let polls =
         run.cells[0].totals.requests.iter().find(|(k, _)| k.phase == Phase::Load && k.name == "/jobs");

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    fault::{Fate, Fault, FaultKind, Ratio},
+    fault::{Fate, Fault, FaultKind, Ratio, Side},
     injection::Canary,
     micros::Micros,
     plan::Cell,
@@ -128,10 +128,16 @@ fn telling(fault: &Fault, seed: u64) -> BTreeSet<u64> {
     match fault.kind {
         FaultKind::None => BTreeSet::new(),
         FaultKind::Latency { .. } | FaultKind::Disconnect { .. } => (0..CLEAR).collect(),
-        FaultKind::Drop { ratio, .. } => {
+        FaultKind::Drop { ratio, side } => {
             let spared = if ratio.as_f64() < 1.0 { 2 } else { 0 };
+            // Only what can be found is looked for.
+            let hits: &[Fate] = match side {
+                Side::Either => &[Fate::DropRequest, Fate::DropAnswer],
+                Side::Before => &[Fate::DropRequest],
+                Side::After => &[Fate::DropAnswer],
+            };
             let first = |want: Fate| (0..NUMBERS).find(|n| fate(*n) == want);
-            let hit = [Fate::DropRequest, Fate::DropAnswer].into_iter().filter_map(first);
+            let hit = hits.iter().copied().filter_map(first);
             hit.chain((0..NUMBERS).filter(|n| fate(*n) == Fate::Pass).take(spared)).collect()
         }
     }
@@ -140,7 +146,7 @@ fn telling(fault: &Fault, seed: u64) -> BTreeSet<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{FaultMode, Side};
+    use crate::fault::FaultMode;
 
     #[test]
     fn the_numbers_show_every_fate_of_a_drop() {

@@ -142,7 +142,7 @@ struct AtCell {
 
 /// Why a cell came to its end for the rig.
 enum Ended {
-    Disarmed(Evidence),
+    Disarmed(Box<Evidence>),
     Abandoned,
 }
 
@@ -153,7 +153,7 @@ impl Server {
             let mut at = None;
             let outcome = self.cell(&cell, &mut at).await;
             let word = match outcome {
-                Ok(Ended::Disarmed(evidence)) => Word::Disarmed(Box::new(evidence)),
+                Ok(Ended::Disarmed(evidence)) => Word::Disarmed(evidence),
                 Ok(Ended::Abandoned) => {
                     self.take_away().await;
                     continue;
@@ -260,7 +260,7 @@ impl Server {
                 }
             }
         }
-        self.close(cell, canaries, at).await.map(Ended::Disarmed)
+        self.close(cell, canaries, at).await.map(|evidence| Ended::Disarmed(Box::new(evidence)))
     }
 
     /// The end of a cell: the fault away, the last canaries, the last posts.
