@@ -51,6 +51,9 @@ pub(super) struct Message {
 
 type Reply = Response<Full<Bytes>>;
 
+/// A no, and why.
+struct Refusal(StatusCode, String);
+
 /// Answers a run.
 pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Reply {
     if shared.token.is_some_and(|token| !is_known(&token, request.headers())) {
@@ -59,36 +62,37 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> 
         reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return reply;
     }
+    act(shared, request).await.unwrap_or_else(|Refusal(status, why)| refuse(status, &why))
+}
+
+async fn act(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Reply, Refusal> {
     let (head, body) = request.into_parts();
     let asked = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
-    let outcome = match (&head.method, asked) {
+    match (&head.method, asked) {
         (&Method::GET, "hello") => Ok(json(&hello(shared))),
         (&Method::GET, "posts") => posts(shared, &head.uri),
         (&Method::GET, "fault") => order(shared, |_, _| Ok(())),
-        (&Method::PUT, "fault") => match read::<FaultOrder>(body).await {
-            Ok(new) => order(shared, |slot, now| slot.set(new, now)),
-            Err(reply) => Err(reply),
-        },
-        (&Method::POST, "fault/start") => match read::<Start>(body).await {
-            Ok(Start { run, cell, in_us }) => {
-                order(shared, |slot, now| slot.start(&run, cell, now + in_us, now))
-            }
-            Err(reply) => Err(reply),
-        },
-        (&Method::POST, "fault/renew") => match read::<OfCell>(body).await {
-            Ok(OfCell { run, cell }) => order(shared, |slot, now| slot.renew(&run, cell, now)),
-            Err(reply) => Err(reply),
-        },
-        (&Method::DELETE, "fault") => match param(&head.uri, "run") {
-            Some(run) => order(shared, |slot, now| slot.clear(&run, now)),
-            None => Err(refuse(StatusCode::BAD_REQUEST, "say whose fault: ?run=RUN")),
-        },
-        (_, "hello" | "posts" | "fault" | "fault/start" | "fault/renew") => {
-            Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "not with this method"))
+        (&Method::PUT, "fault") => {
+            let new: FaultOrder = read(body).await?;
+            order(shared, |slot, now| slot.set(new, now))
         }
-        _ => Err(refuse(StatusCode::NOT_FOUND, "a tap has no such path")),
-    };
-    outcome.unwrap_or_else(|reply| reply)
+        (&Method::POST, "fault/start") => {
+            let Start { run, cell, in_us } = read(body).await?;
+            order(shared, |slot, now| slot.start(&run, cell, now + in_us, now))
+        }
+        (&Method::POST, "fault/renew") => {
+            let OfCell { run, cell } = read(body).await?;
+            order(shared, |slot, now| slot.renew(&run, cell, now))
+        }
+        (&Method::DELETE, "fault") => {
+            let run = param(&head.uri, "run").ok_or_else(|| bad("say whose fault: ?run=RUN"))?;
+            order(shared, |slot, now| slot.clear(&run, now))
+        }
+        (_, "hello" | "posts" | "fault" | "fault/start" | "fault/renew") => {
+            Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "not with this method".into()))
+        }
+        _ => Err(Refusal(StatusCode::NOT_FOUND, "a tap has no such path".into())),
+    }
 }
 
 fn hello(shared: &Shared) -> TapHello {
@@ -101,29 +105,33 @@ fn hello(shared: &Shared) -> TapHello {
     }
 }
 
-fn posts(shared: &Shared, uri: &Uri) -> Result<Reply, Reply> {
+fn posts(shared: &Shared, uri: &Uri) -> Result<Reply, Refusal> {
     let boot = param(uri, "boot").unwrap_or_default();
     if boot != shared.boot {
         let why = format!("this tap was started anew: its boot is {}, not {boot}", shared.boot);
-        return Err(refuse(StatusCode::CONFLICT, &why));
+        return Err(Refusal(StatusCode::CONFLICT, why));
     }
     let from = param(uri, "from").and_then(|from| from.parse().ok());
-    let from = from.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "say from which number on: &from=1"))?;
+    let from = from.ok_or_else(|| bad("say from which number on: &from=1"))?;
     Ok(json(&shared.log.since(from, boot, shared.now())))
 }
 
 fn order(
     shared: &Shared,
     change: impl FnOnce(&mut Slot, Micros) -> Result<(), OrderError>,
-) -> Result<Reply, Reply> {
+) -> Result<Reply, Refusal> {
     shared.order(change).map(|status| json(&status)).map_err(|error| {
         let status = match error {
             OrderError::Taken { .. } => StatusCode::CONFLICT,
             OrderError::Gone => StatusCode::GONE,
             OrderError::Malformed => StatusCode::BAD_REQUEST,
         };
-        refuse(status, &error.to_string())
+        Refusal(status, error.to_string())
     })
+}
+
+fn bad(why: &str) -> Refusal {
+    Refusal(StatusCode::BAD_REQUEST, why.to_owned())
 }
 
 /// Whether whoever asks has the token. Digests are compared, and all of them: how long that takes
@@ -141,12 +149,11 @@ pub(super) fn digest(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Reply> {
-    let body = Limited::new(body, BODY).collect().await.map_err(|error| {
-        refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("a body of at most {BODY} bytes: {error}"))
-    })?;
-    let why = |error: serde_json::Error| refuse(StatusCode::BAD_REQUEST, &error.to_string());
-    serde_json::from_slice(&body.to_bytes()).map_err(why)
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Refusal> {
+    let too_large =
+        |error| Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("a body of at most {BODY} bytes: {error}"));
+    let body = Limited::new(body, BODY).collect().await.map_err(too_large)?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| bad(&error.to_string()))
 }
 
 /// A parameter of the query, decoded.
