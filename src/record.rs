@@ -106,6 +106,8 @@ pub struct Target {
     pub server: Option<String>,
     /// Whether it keeps connections open between requests.
     pub keep_alive: bool,
+    /// Of the stand-in: what its workers do with a post that got no answer.
+    pub retries: Option<String>,
 }
 
 /// What stood between the target's workers and its API.

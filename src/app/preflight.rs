@@ -38,5 +38,6 @@ pub(super) async fn look(origin: &Arc<Origin>, stand_in: bool, patience: Duratio
         hello: format!("{} {}", answer.status, decode::message(&answer.body)),
         server: header("server"),
         keep_alive: !header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")),
+        retries: None,
     })
 }

@@ -102,7 +102,8 @@ async fn go(
         (None, Some(stand_in)) => Origin::new(stand_in.url(), None)?,
         (None, None) => bail!("there is no target"),
     });
-    let target = preflight::look(&origin, stand_in.is_some(), args.patience.into()).await?;
+    let mut target = preflight::look(&origin, stand_in.is_some(), args.patience.into()).await?;
+    target.retries = stand_in.is_some().then(|| args.standin.standin_retries.to_string());
     rigging.look(args.patience.into()).await?;
     tracing::info!(
         "target {}{}, seed {}, {} cells",

@@ -77,6 +77,17 @@ pub(crate) fn facts(paper: &Paper<'_>) -> Table {
     fact("target says", code(&run.target.hello));
     fact("target's server", run.target.server.as_deref().unwrap_or(NONE).into());
     fact("target keeps connections", if run.target.keep_alive { "yes" } else { "no" }.into());
+    if let Some(retries) = &run.target.retries {
+        fact("its workers", format!("retries {retries}").into());
+    }
+    if let Some(tap) = &run.rigging.tap {
+        let kind = if tap.built_in { "built-in, " } else { "" };
+        let text = format!("{kind}{} in front of {}, springtide {}", tap.url, tap.upstream, tap.version);
+        fact("tap", text.into());
+    }
+    if let Some(toxiproxy) = &run.rigging.toxiproxy {
+        fact("Toxiproxy", format!("{} at {}, {}", toxiproxy.proxy, toxiproxy.url, toxiproxy.listen).into());
+    }
     fact("seed", code(plan.seed.to_string()));
     fact("plan hash", code(plan.hash()));
     fact("matrix", format!("{}, SHA-256 {}", plan.matrix_name, plan.matrix_sha256).into());

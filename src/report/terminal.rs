@@ -140,6 +140,10 @@ fn jobs(paper: &Paper<'_>) -> String {
     let submitted = sum(|s| s.submitted);
     let fetched = sum(|s| s.outcomes.get("fetched").copied().unwrap_or(0));
     let mut said = format!("{fetched} of {submitted} jobs fetched");
+    let stuck = sum(|s| s.outcomes.get("timed_out").copied().unwrap_or(0));
+    if stuck > 0 {
+        let _ = write!(said, ", {stuck} stuck under a fault");
+    }
     let mut parts = paper.parts();
     if let (Some(one), None) = (parts.next(), parts.next()) {
         let e2e = &one.stage(Stage::EndToEnd).sample;

@@ -208,6 +208,7 @@ fn carry_out(
             hello: "{\"message\":\"Hello world!\"}".into(),
             server: Some("springtide-standin".into()),
             keep_alive: true,
+            retries: None,
         },
         rigging: Default::default(),
         plan,
