@@ -77,7 +77,10 @@ impl Canaries {
         let Some(due) = self.due(t0) else { return Vec::new() };
         sleep_until(due).await;
         if self.numbered {
-            let numbers = telling(&self.fault, self.seed);
+            // A rare drop takes some looking.
+            let (fault, seed) = (self.fault.clone(), self.seed);
+            let numbers =
+                tokio::task::spawn_blocking(move || telling(&fault, seed)).await.unwrap_or_default();
             join_all(numbers.into_iter().map(|n| self.send(n))).await
         } else if let FaultKind::Drop { ratio, .. } = self.fault.kind {
             self.until_one_breaks(ratio).await

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::time::Instant;
 
 use super::canaries::Canaries;
 use crate::{
-    injection::{Canary, Injection, Injector, Proof},
+    injection::{Injection, Injector, Proof},
     micros::Micros,
     plan::Cell,
     post::FaultOrder,
@@ -115,21 +115,6 @@ impl Harm {
                 Err(e) => Err(format!("the fault is no longer in the tap: {e}")),
             },
             Self::Toxiproxy(_) => Ok(()),
-        }
-    }
-
-    /// Waits for the canaries, and keeps the fault in place meanwhile.
-    pub(super) async fn beside(
-        &mut self,
-        run: &str,
-        cell: &Cell,
-        mut canaries: JoinHandle<Vec<Canary>>,
-    ) -> Result<Vec<Canary>, String> {
-        loop {
-            tokio::select! {
-                sent = &mut canaries => return Ok(sent.unwrap_or_default()),
-                () = tokio::time::sleep(Duration::from_millis(500)) => self.renew(run, cell).await?,
-            }
         }
     }
 

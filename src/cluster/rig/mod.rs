@@ -137,6 +137,8 @@ struct AtCell {
     in_place: Option<InPlace>,
     before: Vec<Canary>,
     during: Option<JoinHandle<Vec<Canary>>>,
+    /// Those of `during`, once they are back.
+    sent: Vec<Canary>,
     t0: Option<Instant>,
 }
 
@@ -155,6 +157,9 @@ impl Server {
             let word = match outcome {
                 Ok(Ended::Disarmed(evidence)) => Word::Disarmed(evidence),
                 Ok(Ended::Abandoned) => {
+                    if let Some(during) = at.and_then(|at| at.during) {
+                        during.abort();
+                    }
                     self.take_away().await;
                     continue;
                 }
@@ -201,6 +206,7 @@ impl Server {
             in_place: None,
             before: Vec::new(),
             during: None,
+            sent: Vec::new(),
             t0: None,
         });
         let canaries = match &mut self.harm {
@@ -260,7 +266,49 @@ impl Server {
                 }
             }
         }
+        if let (Some(canaries), Some(t0)) = (&canaries, here.t0)
+            && !self.canaries_are_back(cell, canaries, here, t0).await?
+        {
+            return Ok(Ended::Abandoned);
+        }
         self.close(cell, canaries, at).await.map(|evidence| Ended::Disarmed(Box::new(evidence)))
+    }
+
+    /// Waits for the canaries of a cell that is over, and keeps the fault in place meanwhile.
+    /// `false` when the cell is given up before.
+    async fn canaries_are_back(
+        &mut self,
+        cell: &Cell,
+        canaries: &Canaries,
+        here: &mut AtCell,
+        t0: Instant,
+    ) -> Result<bool, String> {
+        let Some(mut during) = here.during.take() else { return Ok(true) };
+        if canaries.due(t0).is_none_or(|due| due > Instant::now() + TICK) {
+            // The cell was over before the fault began; nobody knows when that would be.
+            during.abort();
+            return Ok(true);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                order = self.inbox.recv() => {
+                    if matches!(order, None | Some((Order::Abandon, _))) {
+                        during.abort();
+                        return Ok(false);
+                    }
+                }
+                sent = &mut during => {
+                    here.sent = sent.unwrap_or_default();
+                    return Ok(true);
+                }
+                () = tokio::time::sleep(TICK) => {
+                    if let Some(harm) = &mut self.harm {
+                        harm.renew(&self.run, cell).await?;
+                    }
+                }
+            }
+        }
     }
 
     /// The end of a cell: the fault away, the last canaries, the last posts.
@@ -275,19 +323,9 @@ impl Server {
         if let (Some(harm), Some(in_place), Some(canaries), Some(t0)) =
             (&mut self.harm, here.in_place.take(), canaries, here.t0)
         {
-            // A cell may be over before a window begins; then there is nothing to wait for.
-            let due = canaries.due(t0).is_some_and(|due| due <= Instant::now());
-            let during = match here.during.take() {
-                Some(during) if due => harm.beside(&self.run, cell, during).await?,
-                Some(during) => {
-                    during.abort();
-                    Vec::new()
-                }
-                None => Vec::new(),
-            };
             let mut done = harm.lift(&self.run, in_place, t0).await?;
             done.proof.before = std::mem::take(&mut here.before);
-            done.proof.during = during;
+            done.proof.during = std::mem::take(&mut here.sent);
             done.proof.after = canaries.after().await;
             done.judge(cell.seed);
             injection = Some(done);
