@@ -9,11 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
 /// A server of some kind, killed when dropped.
 pub(crate) struct Server {
     child: Child,
     pub(crate) addr: SocketAddr,
+    /// Its files, if it has any.
+    _folder: Option<TempDir>,
 }
 
 impl Server {
@@ -37,9 +40,8 @@ impl Server {
             return Ok(None);
         }
         let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let folder = std::env::temp_dir().join(format!("springtide-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        let at = folder.display();
+        let folder = tempfile::tempdir()?;
+        let at = folder.path().display();
         let config = format!(
             "daemon off; master_process off; pid {at}/pid; error_log stderr crit;\n\
              events {{ worker_connections 4096; }}\n\
@@ -48,10 +50,10 @@ impl Server {
              server {{ listen {addr} backlog=4096; location / {{\n\
              proxy_pass http://{upstream}; proxy_http_version 1.1; proxy_request_buffering off; }} }} }}\n"
         );
-        let file = folder.join("nginx.conf");
+        let file = folder.path().join("nginx.conf");
         fs::write(&file, config)?;
         let child = Command::new("nginx").arg("-c").arg(&file).stdin(Stdio::null()).spawn()?;
-        let server = Self { child, addr };
+        let server = Self { child, addr, _folder: Some(folder) };
         let deadline = Instant::now() + Duration::from_secs(5);
         while TcpStream::connect(addr).is_err() {
             ensure!(Instant::now() < deadline, "nginx does not listen");
@@ -65,7 +67,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
         let addr = line.trim().trim_start_matches("listening on http://").parse();
-        addr.map(|addr| Self { child, addr }).with_context(|| format!("it said {line:?}"))
+        addr.map(|addr| Self { child, addr, _folder: None }).with_context(|| format!("it said {line:?}"))
     }
 
     /// CPU time, user and system, of all its threads that are there.
