@@ -27,6 +27,7 @@ check: tools
 ## bench: measure springtide itself
 bench:
 	cargo bench --bench budgets
+	cargo bench --bench tap
 
 ## run: ten users of scenario S6 against the built-in stand-in; more flags go into ARGS
 run:
