@@ -148,7 +148,7 @@ impl fmt::Display for Kind {
             }
             Self::RetriesSeen => f.write_str("posts repeated after a failure: the target's workers do retry"),
             Self::ForeignPosts => f.write_str(
-                "simulations in excess of our jobs, among them somebody else's: the posts of unfinished jobs cannot be told from theirs",
+                "simulations in excess of our jobs, among them somebody else's: they are in no stage, but their posts are in the counts of posts",
             ),
             Self::FaultDeviates => f.write_str("the fault could not be injected just as ordered"),
             Self::Stuck { state } => write!(f, "stuck in {state} until the job timeout"),

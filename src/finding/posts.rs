@@ -18,20 +18,21 @@ pub(super) fn of_posts(totals: &Totals, posts: &CellPosts, found: &mut Notes) {
     let mut put = |kind, (count, routes): (u64, Vec<String>)| found.put(kind, count, routes);
     put(Kind::PostsLost, by_route(&|p| p.lost));
     put(Kind::AnswersLost, by_route(&|p| p.answers_lost));
-    let retries: (u64, Vec<String>) = by_route(&|p| p.retried);
-    let no_retries = retries.0 == 0;
-    put(Kind::RetriesSeen, retries);
     let all = posts.all();
     for status in all.statuses.into_keys().filter(|s| !(200..300).contains(s)) {
         let answers = by_route(&|p| p.statuses.get(&status).copied().unwrap_or(0));
         put(Kind::PostsRefusedByTarget { status }, answers);
     }
     let a = attribution(totals, posts);
+    // What strangers do says nothing of the workers of our jobs.
+    let retried = a.ours().map(|(_, s)| s.retried).sum();
+    let (_, routes) = by_route(&|p| p.retried);
+    put(Kind::RetriesSeen, (retried, routes));
     for (id, _) in a.ours().filter(|(_, s)| s.final_writes() > 1) {
         found.note(Kind::DuplicateFinalWrite, &format!("simulation {id}"));
     }
     a.foreign.keys().for_each(|id| found.note(Kind::ForeignPosts, &id.to_string()));
-    if no_retries {
+    if retried == 0 {
         stuck(&a, found);
     }
 }
@@ -110,8 +111,12 @@ mod tests {
                 (Kind::PostsLost, 1)
             ]
         );
-        let retrying = RoutePosts { retried: 1, ..lost };
-        let kinds = found(1, std::slice::from_ref(&hit), retrying);
+        // A stranger's repetition is under the route and under none of our simulations.
+        let strange = RoutePosts { retried: 1, ..lost.clone() };
+        let kinds = found(1, std::slice::from_ref(&hit), strange.clone());
+        assert_eq!(kinds, [(Kind::StuckAfterLostPost { state: STATE }, 1), (Kind::PostsLost, 1)]);
+        let again = Simulation { retried: 1, ..hit.clone() };
+        let kinds = found(1, std::slice::from_ref(&again), strange);
         assert_eq!(kinds, [(Kind::Stuck { state: STATE }, 1), (Kind::PostsLost, 1), (Kind::RetriesSeen, 1)]);
         let foreign = found(0, &[hit], RoutePosts::default());
         assert_eq!(foreign, [(Kind::ForeignPosts, 1)]);

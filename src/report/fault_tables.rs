@@ -98,7 +98,7 @@ pub(crate) fn jobs(r: &Resilience<'_>) -> Table {
     if r.twin.is_none() {
         t.note("This run has no scenario of as many users and tasks without a fault: there is nothing to hold these figures against.");
     }
-    t.note("A row is the sum of its cells; INVALID ones are left out unless there are no others. Stuck: had not ended when it was given up. Partial: COMPLETED though not all of its tasks were. Written twice: simulations with more than one accepted post of results that was no replay. Wrong end: the client, the target's list and the tap do not agree on whether it was completed. Recovery: median time from the end of the fault to the end of the first results taken in after it; – where the fault lasted as long as its cell.");
+    t.note("A row is the sum of its cells; INVALID ones are left out unless there are no others. Stuck: had not ended when it was given up. Partial: COMPLETED though not all of its tasks were. Written twice: simulations with more than one accepted post of results that was no replay. Wrong end: the client, the target's list and the tap do not agree on whether it was completed. Recovery: median time from the end of the fault to the end of the first results taken in after it, >= where none came though jobs were left; – where the fault lasted as long as its cell.");
     t
 }
 

@@ -63,7 +63,7 @@ fn row(run: &RunRecord, cell: &CellRecord, f: &Figures) -> Vec<String> {
     );
     row.push(f.stuck_states());
     row.extend([Some(f.failed), Some(f.partial), f.duplicate_writes, Some(f.wrong)].map(some));
-    row.push(time(f.recovery.first().copied()));
+    row.push(bound_ms(f.recovery_p50()));
     row.extend(
         [
             of_posts(|p| p.cut),

@@ -43,8 +43,8 @@ pub struct Figures {
     /// round.
     pub wrong: u64,
     /// From the end of a fault to the end of the first results that were taken in after it, of
-    /// each cell that went on after its fault.
-    pub recovery: Vec<Micros>,
+    /// each cell that had jobs to end after its fault; at least so long where none came.
+    pub recovery: Vec<Span>,
     /// The persist stage of each simulation.
     persist: Vec<Span>,
 }
@@ -122,7 +122,7 @@ impl Figures {
 
     /// The median recovery.
     pub fn recovery_p50(&self) -> Option<Quantile> {
-        Sample::new(self.recovery.iter().map(|&r| Span::exact(r))).quantile(0.5)
+        Sample::new(self.recovery.iter().copied()).quantile(0.5)
     }
 }
 
@@ -167,16 +167,25 @@ fn wrong(totals: &Totals, whose: Option<&Attribution<'_>>) -> u64 {
 /// From the end of the last stretch of a fault that ended before its cell did to the end of the
 /// first results that came in after it. It contains what the workers had to do first: where no
 /// results were due, it is long.
-fn recovery(cell: &CellRecord, posts: &CellPosts) -> Option<Micros> {
+fn recovery(cell: &CellRecord, posts: &CellPosts) -> Option<Span> {
     let injection = cell.injection.as_ref()?;
     let is_repeating = matches!(injection.fault.kind, FaultKind::Disconnect { .. });
     if injection.fault.window.to.is_none() && !is_repeating {
         return None;
     }
     let ends = injection.stretches().into_iter().map(|(_, end)| end);
-    let end = injection.t0? + ends.filter(|end| *end < cell.duration).max()?;
+    let after = ends.filter(|end| *end < cell.duration).max()?;
+    let end = injection.t0? + after;
     let results = posts.simulations.values().filter_map(|s| s.results);
-    results.filter(|r| r.received >= end).map(|r| r.answered.saturating_sub(end)).min()
+    match results.filter(|r| r.received >= end).map(|r| r.answered.saturating_sub(end)).min() {
+        Some(recovered) => Some(Span::exact(recovered)),
+        // Only jobs that were still to end can show that nothing recovered.
+        None => {
+            let is_stuck = |job: &Job| matches!(job.outcome, JobOutcome::TimedOut { .. });
+            let looked = cell.duration.saturating_sub(after);
+            cell.totals.jobs.values().any(is_stuck).then(|| Span::at_least(looked))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -216,7 +225,17 @@ mod tests {
         // Refused from 1 s to 3 s after T0.
         let fault = Fault::default_levels(FaultMode::Disconnect).remove(0);
         let cell = cell_with(fault, &[52_500_000, 53_400_000, 54_000_000]);
-        assert_eq!(Figures::of(&[&cell]).recovery, [Micros(401_000)]);
+        assert_eq!(Figures::of(&[&cell]).recovery, [Span::exact(Micros(401_000))]);
+    }
+
+    #[test]
+    fn a_cell_that_never_recovers_took_at_least_as_long_as_it_was_looked_at() {
+        let fault = Fault::default_levels(FaultMode::Disconnect).remove(0);
+        let mut cell = cell_with(fault, &[50_500_000]);
+        assert!(Figures::of(&[&cell]).recovery.is_empty(), "every job had ended before");
+        let job = cell.totals.jobs.values_mut().next().unwrap();
+        job.outcome = JobOutcome::TimedOut { in_state: JobState::Running };
+        assert_eq!(Figures::of(&[&cell]).recovery, [Span::at_least(Micros(6_000_000))]);
     }
 
     #[test]

@@ -8,10 +8,11 @@ mod figures;
 pub use figures::Figures;
 
 use crate::{
-    fault::{Fault, FaultKind},
+    fault::{Distribution, Fault, FaultKind},
     injection::Canary,
     micros::Micros,
     record::{CellRecord, RunRecord},
+    route::Route,
     scenario::Scenario,
     summary,
 };
@@ -77,9 +78,16 @@ fn tested<'a>(run: &'a RunRecord, scenario: &'a Scenario) -> Vec<Tested<'a>> {
 }
 
 impl Tested<'_> {
-    /// The delay that was ordered, in the mean; `None` for another fault.
+    /// The delay that posts of results were ordered to have, in the mean; `None` for another
+    /// fault, and for one that does not hit them all.
     pub fn ordered_delay(&self) -> Option<Micros> {
+        if !self.fault.window.is_whole() || !self.fault.routes.contains(&Route::Results) {
+            return None;
+        }
         match self.fault.kind {
+            FaultKind::Latency { delay, jitter, distribution: Distribution::Exponential } => {
+                Some(delay + jitter)
+            }
             FaultKind::Latency { delay, .. } => Some(delay),
             _ => None,
         }

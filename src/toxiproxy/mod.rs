@@ -136,6 +136,18 @@ impl Toxiproxy {
         }
     }
 
+    /// Whether the fault still stands as it was set, or none does.
+    ///
+    /// # Errors
+    /// Somebody changed the proxy, or it cannot be asked.
+    pub async fn verify(&self, fault: &Fault) -> Result<(), ToxiproxyError> {
+        match order::order(fault)? {
+            Order::Nothing => self.compare(true, None).await,
+            Order::Toxic(toxic) => self.compare(true, Some(&toxic)).await,
+            Order::Disabled => self.compare(false, Some(&order::marker())).await,
+        }
+    }
+
     /// Takes away what is ours and reads back that it is gone; does nothing when nothing is there.
     /// Tries again for up to five seconds.
     ///

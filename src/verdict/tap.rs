@@ -27,6 +27,10 @@ pub(super) fn is_complete(facts: &Facts<'_>, posts: &CellPosts) -> Check {
     } else if missing > 0 && troubles.is_empty() {
         troubles.push(format!("the results of {missing} of {jobs} fetched jobs did not come through it"));
     }
+    let harmed = posts.all().fates.harmed();
+    if harmed > 0 && facts.cell.fault.is_none() {
+        troubles.push(format!("{harmed} posts were harmed by a fault that is none of ours"));
+    }
     if let Some(decided) = facts.injection.and_then(|i| i.fates) {
         let (counted, late) = (posts.all().fates, posts.late);
         let harm = |f: Fates| [f.delayed, f.requests_dropped, f.answers_dropped, f.refused];
@@ -52,7 +56,8 @@ pub(super) fn fault_showed(facts: &Facts<'_>) -> Option<Check> {
         return None;
     }
     let Some(injection) = facts.injection else {
-        let evidence = format!("{} was not carried through", facts.cell.fault);
+        let why = facts.frames.map(|why| format!(": {why}")).unwrap_or_default();
+        let evidence = format!("{} was not carried through{why}", facts.cell.fault);
         return Some(Check::new(Rule::FaultProven, false, Verdict::Invalid, evidence));
     };
     let mut flaws = injection.proof.flaws.clone();

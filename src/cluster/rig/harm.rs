@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::canaries::Canaries;
 use crate::{
+    fault::Fault,
     injection::{Injection, Injector, Proof},
     micros::Micros,
     plan::Cell,
@@ -32,6 +33,8 @@ pub(super) struct InPlace {
     cell: Cell,
     /// What a Toxiproxy has to be told still: offsets from T0, and whether the fault is to be there.
     switches: Vec<(Micros, bool)>,
+    /// Whether a Toxiproxy has the fault now.
+    is_on: bool,
     /// T0 on the tap's clock, once the tap was told.
     t0: Option<Micros>,
 }
@@ -54,7 +57,7 @@ impl Harm {
 
     /// Puts the fault of a cell in place, as far as it is there before T0.
     pub(super) async fn put_in_place(&mut self, run: &str, cell: &Cell) -> Result<InPlace, String> {
-        let mut switches = Vec::new();
+        let (mut switches, mut is_on) = (Vec::new(), false);
         match self {
             Self::Tap(link) => {
                 let order = FaultOrder {
@@ -72,6 +75,7 @@ impl Harm {
             Self::Toxiproxy(proxy) => {
                 if cell.fault.is_active(None) {
                     proxy.inject(&cell.fault).await.map_err(|e| e.to_string())?;
+                    is_on = true;
                 } else {
                     let end = Micros(u64::MAX / 2);
                     let stretches = cell.fault.stretches(end).into_iter();
@@ -79,7 +83,30 @@ impl Harm {
                 }
             }
         }
-        Ok(InPlace { cell: cell.clone(), switches, t0: None })
+        Ok(InPlace { cell: cell.clone(), switches, is_on, t0: None })
+    }
+
+    /// Makes sure that nobody else's fault is there: for a cell that is to have none.
+    ///
+    /// A fault of a run that has died ends by itself, so the tap is given the time for that.
+    pub(super) async fn is_absent(&mut self) -> Result<(), String> {
+        match self {
+            Self::Tap(link) => {
+                let deadline = Instant::now() + 2 * Duration::from(LEASE);
+                loop {
+                    let status = link.status().await.map_err(|e| e.to_string())?;
+                    let Some(order) = status.order else { return Ok(()) };
+                    if Instant::now() >= deadline {
+                        return Err(format!(
+                            "run {} has its fault {} in the tap; let it end first",
+                            order.run, order.fault
+                        ));
+                    }
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+            Self::Toxiproxy(proxy) => proxy.verify(&Fault::none()).await.map_err(|e| e.to_string()),
+        }
     }
 
     /// Says when T0 is.
@@ -101,6 +128,7 @@ impl Harm {
     pub(super) async fn switch(&mut self, in_place: &mut InPlace) -> Result<(), String> {
         let Self::Toxiproxy(proxy) = self else { return Ok(()) };
         let (_, on) = in_place.switches.remove(0);
+        in_place.is_on = on;
         if on { proxy.inject(&in_place.cell.fault).await } else { proxy.clear().await }
             .map_err(|e| e.to_string())
     }
@@ -148,7 +176,11 @@ impl Harm {
                 })
             }
             Self::Toxiproxy(proxy) => {
+                let none = Fault::none();
+                let wanted = if in_place.is_on { &fault } else { &none };
+                let stood = proxy.verify(wanted).await.map_err(|e| e.to_string());
                 proxy.clear().await.map_err(|e| e.to_string())?;
+                stood.map_err(|e| format!("the fault was not as it was left: {e}"))?;
                 Ok(Injection {
                     cleared: t0.elapsed().into(),
                     t0: None,

@@ -88,7 +88,15 @@ impl Rig {
         let (orders, inbox) = mpsc::channel(8);
         let (outbox, words) = mpsc::channel(8);
         let reader = tap.map(Reader::new);
-        let server = Server { run: run.to_owned(), reader, harm, seen: BTreeSet::new(), inbox, outbox };
+        let server = Server {
+            run: run.to_owned(),
+            reader,
+            harm,
+            has_harmed: false,
+            seen: BTreeSet::new(),
+            inbox,
+            outbox,
+        };
         Self { orders, words, task: tokio::spawn(server.serve()) }
     }
 
@@ -125,6 +133,8 @@ struct Server {
     run: String,
     reader: Option<Reader>,
     harm: Option<Harm>,
+    /// Whether there ever was a fault of ours to take away.
+    has_harmed: bool,
     /// Simulations of the cells so far.
     seen: BTreeSet<u64>,
     inbox: mpsc::Receiver<(Order, Instant)>,
@@ -177,6 +187,9 @@ impl Server {
 
     /// Takes the fault away, whatever came before.
     async fn take_away(&mut self) {
+        if !self.has_harmed {
+            return;
+        }
         if let Some(harm) = &mut self.harm
             && let Err(why) = harm.clear(&self.run).await
         {
@@ -220,10 +233,15 @@ impl Server {
                         canaries.way()
                     ));
                 }
+                self.has_harmed = true;
                 here.in_place = Some(harm.put_in_place(&self.run, cell).await?);
                 Some(canaries)
             }
-            _ => None,
+            Some(harm) => {
+                harm.is_absent().await?;
+                None
+            }
+            None => None,
         };
         if self.outbox.send(Word::Armed).await.is_err() {
             return Ok(Ended::Abandoned);
@@ -320,6 +338,11 @@ impl Server {
     ) -> Result<Evidence, String> {
         let Some(here) = at else { return Ok(Evidence::default()) };
         let mut injection = None;
+        if cell.fault.is_none()
+            && let Some(harm) = &mut self.harm
+        {
+            harm.is_absent().await?;
+        }
         if let (Some(harm), Some(in_place), Some(canaries), Some(t0)) =
             (&mut self.harm, here.in_place.take(), canaries, here.t0)
         {

@@ -15,6 +15,8 @@ use crate::{
 
 /// A tap that does not answer for so long is lost.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Workers wait for the tap as we do: when it is silent for so long, it measured itself.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How long posts that are under way at the end of a cell are waited for, beside the fault's delay.
 const LAST_POSTS: Duration = Duration::from_secs(10);
 
@@ -75,8 +77,12 @@ impl Reader {
 
     async fn batch(&mut self, book: &mut Book) -> Result<Option<Batch>, String> {
         let boot = self.boot.as_deref().unwrap_or_default();
+        let asked = Instant::now();
         match self.link.posts(boot, self.next).await {
             Ok(mut batch) => {
+                if asked.elapsed() > SILENCE {
+                    book.trouble(format!("it did not answer for {}", Micros::from(asked.elapsed())));
+                }
                 self.answered = Instant::now();
                 self.next = batch.next;
                 self.now = batch.now;
