@@ -24,8 +24,9 @@ pub struct Agreement {
     pub polled: Sample,
     /// What the tap says.
     pub tap: Sample,
-    /// Of each job the polled midpoint less the tap's, rising.
-    differences: Vec<Offset>,
+    /// Of each job, how far the polled interval lies from the tap's, rising; zero where they
+    /// overlap.
+    gaps: Vec<Offset>,
 }
 
 impl Agreement {
@@ -47,21 +48,20 @@ impl Agreement {
             let (a_most, b_most) = (a.most.unwrap_or(a.least), b.most.unwrap_or(b.least));
             a.least <= b_most && b.least <= a_most
         };
-        let mut differences: Vec<Offset> =
-            pairs.iter().map(|(a, b)| Offset::of(a.midpoint(), b.midpoint())).collect();
-        differences.sort_unstable();
+        let mut gaps: Vec<Offset> = pairs.iter().map(gap).collect();
+        gaps.sort_unstable();
         (!pairs.is_empty()).then(|| Self {
             stage,
             agree: pairs.iter().filter(overlap).count(),
             polled: Sample::new(pairs.iter().map(|p| p.0)),
             tap: Sample::new(pairs.iter().map(|p| p.1)),
-            differences,
+            gaps,
         })
     }
 
     /// Jobs compared.
     pub fn count(&self) -> usize {
-        self.differences.len()
+        self.gaps.len()
     }
 
     /// Both medians, polled first.
@@ -69,14 +69,27 @@ impl Agreement {
         [self.polled.quantile(0.5), self.tap.quantile(0.5)]
     }
 
-    /// The middle one of the jobs' differences, polled less tap.
-    pub fn median_difference(&self) -> Option<Offset> {
-        self.differences.get(self.differences.len().saturating_sub(1) / 2).copied()
+    /// The middle one of the jobs' gaps, polled less tap.
+    pub fn median_gap(&self) -> Option<Offset> {
+        self.gaps.get(self.gaps.len().saturating_sub(1) / 2).copied()
     }
 
     /// The one that is furthest from zero.
-    pub fn largest_difference(&self) -> Option<Offset> {
-        self.differences.iter().copied().max_by_key(|d| d.0.unsigned_abs())
+    pub fn widest_gap(&self) -> Option<Offset> {
+        self.gaps.iter().copied().max_by_key(|d| d.0.unsigned_abs())
+    }
+}
+
+/// How far the first interval lies above the second, or below it; zero where they overlap. What
+/// lies within is the doubt of both and no disagreement.
+fn gap((polled, tap): &(Span, Span)) -> Offset {
+    let most = |span: &Span| span.most.unwrap_or(span.least);
+    if polled.least > most(tap) {
+        Offset::of(polled.least, most(tap))
+    } else if tap.least > most(polled) {
+        Offset::of(most(polled), tap.least)
+    } else {
+        Offset::of(polled.least, polled.least)
     }
 }
 
@@ -111,7 +124,7 @@ mod tests {
             let a = Agreement::of(&cells, stage).unwrap();
             let jobs: usize = cells.iter().map(|c| c.totals.jobs.len()).sum();
             assert_eq!((a.count(), a.agree), (jobs, jobs), "{stage}");
-            assert!(a.median_difference().unwrap().0.unsigned_abs() < 300_000, "{stage}");
+            assert!(a.median_gap().unwrap().0 == 0, "{stage}");
         }
     }
 

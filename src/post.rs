@@ -208,6 +208,15 @@ impl Fates {
         } += 1;
     }
 
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.delayed += other.delayed;
+        self.requests_dropped += other.requests_dropped;
+        self.answers_dropped += other.answers_dropped;
+        self.refused += other.refused;
+    }
+
     /// All of them.
     pub fn total(&self) -> u64 {
         self.passed + self.harmed()

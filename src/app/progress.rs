@@ -103,7 +103,12 @@ impl Watcher for Watch {
             ledger.ended() - ledger.count("fetched")
         );
         match record.cell.kind {
-            CellKind::WarmUp => self.say(format!("{}: {counts} (discarded)", self.name(&record.cell))),
+            CellKind::WarmUp => {
+                self.say(format!("{}: {counts} (discarded)", self.name(&record.cell)));
+                if ledger.count("fetched") == 0 {
+                    tracing::warn!("the warm-up was not fetched: the target may not be sound");
+                }
+            }
             CellKind::Measured => {
                 let took = record.duration;
                 self.say(format!("{}: {counts}, {took}{p50}: {}", self.name(&record.cell), record.verdict));

@@ -88,7 +88,7 @@ async fn go(
     folder: &Path,
     stop: watch::Receiver<Option<String>>,
 ) -> Result<RunRecord> {
-    let Wanted { plan, input, account } = wanted;
+    let Wanted { plan, input, account, warnings } = wanted;
     let run_id = run_id(started);
     let stand_in = match &origin {
         Some(_) => None,
@@ -112,6 +112,7 @@ async fn go(
         plan.seed,
         plan.cells.len()
     );
+    warnings.iter().for_each(|said| tracing::warn!("{said}"));
     let users = plan.cells.iter().map(|c| c.users).max().unwrap_or(1);
     let threads = args.load_threads.unwrap_or_else(|| attack::threads_for(users, facts::cores()));
     let kit = Arc::new(Kit {

@@ -28,6 +28,8 @@ pub(super) struct Wanted {
     pub(super) input: Input,
     /// The account all users share; `None` when each registers its own.
     pub(super) account: Option<Account>,
+    /// What the one who typed it may not have meant.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Wanted {
@@ -86,9 +88,16 @@ impl Wanted {
         if let (Some(file), false) = (&args.ca_cert, is_tls) {
             bail!("--ca-cert {}: goes only with an https:// target; leave it out", file.display());
         }
-        let (mut scenarios, mut overrides) = (Vec::new(), Vec::new());
+        let (mut scenarios, mut overrides, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             let (scenario, said) = overridden(row, args);
+            let (levels, repetitions) = (scenario.levels.len(), scenario.repetitions);
+            if (repetitions as usize) < levels {
+                warnings.push(format!(
+                    "only {repetitions} of the {levels} levels of {} are measured: it has one repetition each, and {repetitions} in all",
+                    scenario.id
+                ));
+            }
             scenarios.push(scenario);
             overrides.extend(said);
         }
@@ -129,7 +138,7 @@ impl Wanted {
             },
             cells,
         };
-        Ok(Self { plan, input, account })
+        Ok(Self { plan, input, account, warnings })
     }
 }
 

@@ -8,10 +8,11 @@
 //! | `Running` | Through of every worker | the longest the cell can take, and a minute | `Disarming` |
 //! | `Disarming` | the rig: the fault taken away, the last posts read | 120 s | `Settling` |
 //! | `Settling` | the final frame of every worker | 120 s | the cell is closed, `Resting` |
-//! | `Aborting` | GaveUp or a final frame of every worker | 45 s | done |
+//! | `Aborting` | GaveUp or a final frame of every worker | 45 s | done, or `Arming` the next cell |
 //!
-//! A missed deadline closes the cell as it is, with the reason, and ends the run. So does a rig that
-//! breaks. Without a rig there is neither `Arming` nor `Disarming`.
+//! A missed deadline closes the cell as it is, with the reason, and ends the run. A rig that breaks
+//! closes the cell, too; the run goes on with the next if the rig can be armed for it. Without a rig
+//! there is neither `Arming` nor `Disarming`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,6 +108,8 @@ pub struct Coordinator {
     received: BTreeMap<u32, Received>,
     t0_unix: u64,
     evidence: Evidence,
+    /// The cell that is being aborted is closed, and the next one may fare better.
+    goes_on: bool,
     why: Option<String>,
 }
 
@@ -125,6 +128,7 @@ impl Coordinator {
             received: BTreeMap::new(),
             t0_unix: 0,
             evidence: Evidence::default(),
+            goes_on: false,
             why: None,
         }
     }
@@ -225,17 +229,17 @@ impl Coordinator {
                     return actions;
                 }
                 if self.state == State::Aborting && self.received[&frame.worker].last.is_some() {
-                    return self.gave_up(frame.worker);
+                    return self.gave_up(frame.worker, now);
                 }
                 Vec::new()
             }
             Report::GaveUp { worker, cell, why } if Some(cell) == current => match (self.state, why) {
-                (State::Aborting, _) => self.gave_up(worker),
+                (State::Aborting, _) => self.gave_up(worker, now),
                 (State::Done, _) => Vec::new(),
                 (_, why) => {
                     let mut actions =
                         self.abort(why.unwrap_or_else(|| format!("worker {worker} stopped")), now);
-                    actions.extend(self.gave_up(worker));
+                    actions.extend(self.gave_up(worker, now));
                     actions
                 }
             },
@@ -262,7 +266,12 @@ impl Coordinator {
 
     fn on_stop(&mut self, why: String, now: Micros) -> Vec<Action> {
         match self.state {
-            State::Aborting | State::Done => Vec::new(),
+            State::Aborting | State::Done => {
+                if std::mem::take(&mut self.goes_on) {
+                    self.why = Some(why);
+                }
+                Vec::new()
+            }
             State::Resting | State::Arming => {
                 self.why = Some(why);
                 self.finish()
@@ -299,7 +308,8 @@ impl Coordinator {
         vec![Action::Send(Command::Settle { cell: self.cells[self.next].index })]
     }
 
-    /// The rig is lost, and with it the sense of the run.
+    /// The rig is lost, and with it the cell. Whether it is there for the next one shows when it is
+    /// armed.
     fn broken(&mut self, why: String, now: Micros) -> Vec<Action> {
         match self.state {
             // No worker has heard of the cell yet.
@@ -307,11 +317,14 @@ impl Coordinator {
                 self.why = Some(why);
                 self.finish()
             }
-            _ => self.close_and_abort(why, now),
+            _ => {
+                self.goes_on = true;
+                self.close_and_abort(why, now)
+            }
         }
     }
 
-    /// Closes the running cell with what there is of it, and ends the run.
+    /// Closes the running cell with what there is of it, and stops its load.
     fn close_and_abort(&mut self, why: String, now: Micros) -> Vec<Action> {
         let mut actions = vec![self.close(Some(why.clone()))];
         actions.extend(self.abort(why, now));
@@ -328,8 +341,16 @@ impl Coordinator {
         actions
     }
 
-    fn gave_up(&mut self, worker: u32) -> Vec<Action> {
-        if self.heard_all(worker) { self.finish() } else { Vec::new() }
+    fn gave_up(&mut self, worker: u32, now: Micros) -> Vec<Action> {
+        if !self.heard_all(worker) {
+            return Vec::new();
+        }
+        if !std::mem::take(&mut self.goes_on) {
+            return self.finish();
+        }
+        self.why = None;
+        self.next += 1;
+        self.open(now)
     }
 
     fn finish(&mut self) -> Vec<Action> {
@@ -406,7 +427,7 @@ fn target_gone(closed: &Action) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::Plan, posts::CellPosts, scenario::Matrix, snapshot::Frame};
+    use crate::{plan::Plan, posts::Book, scenario::Matrix, snapshot::Frame};
 
     fn coordinator(workers: u32) -> Coordinator {
         with_rig(workers, false)
@@ -419,8 +440,8 @@ mod tests {
     }
 
     fn broken(why: &str) -> Event {
-        let mut posts = CellPosts::default();
-        posts.troubles.push(why.into());
+        let mut posts = Book::default();
+        posts.trouble(why.into());
         let evidence = Box::new(Evidence { posts: Some(posts), injection: None });
         Event::Rig(Word::Broken { why: why.into(), evidence })
     }
@@ -486,7 +507,7 @@ mod tests {
         let started = c.on(ready(0, 0), Micros(2));
         assert_eq!(started[2], Action::Rig(Order::Start { at: Micros(2) + LEAD }));
         assert_eq!(c.on(through(0, 0), Micros(5)), [Action::Rig(Order::Disarm)]);
-        let evidence = Evidence { posts: Some(CellPosts::default()), injection: None };
+        let evidence = Evidence { posts: Some(Book::default()), injection: None };
         let settles = c.on(Event::Rig(Word::Disarmed(Box::new(evidence.clone()))), Micros(6));
         assert_eq!(settles, [Action::Send(Command::Settle { cell: 0 })]);
         let actions = c.on(frame(0, 0, 1, FrameBody::Final(Box::default())), Micros(7));
@@ -494,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rig_that_breaks_closes_the_cell_and_ends_the_run() {
+    fn a_rig_that_breaks_closes_the_cell_and_the_next_one_is_tried() {
         let mut c = with_rig(1, true);
         c.on(Event::Tick, Micros::ZERO);
         c.on(Event::Rig(Word::Armed), Micros(1));
@@ -502,9 +523,15 @@ mod tests {
         let actions = c.on(broken("the tap is gone"), Micros(3));
         let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
         assert_eq!(closed.missing.as_deref(), Some("the tap is gone"));
-        assert_eq!(closed.evidence.posts.as_ref().unwrap().troubles, ["the tap is gone"]);
+        let posts = closed.evidence.posts.clone().unwrap().close(&Totals::default());
+        assert_eq!(posts.troubles, ["the tap is gone"]);
         assert_eq!(actions[1..], [Action::Send(Command::Abort { cell: 0 }), Action::Rig(Order::Abandon)]);
         assert!(c.on(broken("again"), Micros(4)).is_empty());
+        let gave_up = Event::Report(Box::new(Report::GaveUp { worker: 0, cell: 0, why: None }));
+        let next = c.on(gave_up, Micros(5));
+        assert!(matches!(&next[1], Action::Rig(Order::Arm(cell)) if cell.index == 1), "{next:?}");
+        let ended = c.on(broken("still gone"), Micros(6));
+        assert_eq!(ended[1], Action::Finish(Some("still gone".into())));
     }
 
     #[test]

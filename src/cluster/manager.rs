@@ -116,6 +116,7 @@ async fn carry_out<P: Plane>(
 fn record(closed: Closed, plan: &Plan) -> CellRecord {
     let Closed { cell, totals, t0_unix, workers, missing, evidence } = closed;
     let Evidence { posts, injection } = evidence;
+    let posts = posts.map(|book| book.close(&totals));
     let warm_up = cell.kind == CellKind::WarmUp;
     let record = CellRecord::close(cell, plan, totals, t0_unix, workers, missing, posts, injection);
     if warm_up { record.without_totals() } else { record }

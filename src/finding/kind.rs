@@ -133,7 +133,7 @@ impl fmt::Display for Kind {
             ),
             Self::StuckAfterLostPost { state } => write!(
                 f,
-                "jobs stuck in {state} after a post of theirs was lost: the target's workers do not repeat a post, so one lost post leaves a job {state} for ever"
+                "jobs stuck in {state} after a post of theirs was lost: the target's workers do not repeat a post, so one lost post can leave a job {state} for ever"
             ),
             Self::DuplicateFinalWrite => f.write_str("simulations whose results were written twice"),
             Self::PartialResults => {
@@ -148,7 +148,7 @@ impl fmt::Display for Kind {
             }
             Self::RetriesSeen => f.write_str("posts repeated after a failure: the target's workers do retry"),
             Self::ForeignPosts => f.write_str(
-                "simulations in excess of our jobs, among them somebody else's: they are in no stage, but their posts are in the counts of posts",
+                "simulations in excess of our jobs, among them somebody else's: they are left out of stages and counts, and a fault may have hit them too",
             ),
             Self::FaultDeviates => f.write_str("the fault could not be injected just as ordered"),
             Self::Stuck { state } => write!(f, "stuck in {state} until the job timeout"),

@@ -31,7 +31,7 @@ pub(super) fn of_posts(totals: &Totals, posts: &CellPosts, found: &mut Notes) {
     for (id, _) in a.ours().filter(|(_, s)| s.final_writes() > 1) {
         found.note(Kind::DuplicateFinalWrite, &format!("simulation {id}"));
     }
-    a.foreign.keys().for_each(|id| found.note(Kind::ForeignPosts, &id.to_string()));
+    a.foreign.keys().for_each(|id| found.note(Kind::ForeignPosts, &format!("simulation {id}")));
     if retried == 0 {
         stuck(&a, found);
     }

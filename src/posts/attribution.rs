@@ -47,8 +47,7 @@ pub fn attribution<'a>(totals: &'a Totals, posts: &'a CellPosts) -> Attribution<
             None => unmapped.push((key, job)),
         }
     }
-    let (others, foreign) =
-        if left.len() <= unmapped.len() { (left, BTreeMap::new()) } else { (BTreeMap::new(), left) };
+    let (others, foreign) = whose(left, &unmapped, is_cut(totals));
     let life =
         |job: &Job| job.timeline.ended.saturating_sub(job.timeline.submit.map_or(Micros::ZERO, |s| s.sent));
     Attribution {
@@ -61,6 +60,32 @@ pub fn attribution<'a>(totals: &'a Totals, posts: &'a CellPosts) -> Attribution<
         unmapped,
         unseen,
     }
+}
+
+/// Whether the cell was cut short, so that jobs are missing in its books.
+fn is_cut(totals: &Totals) -> bool {
+    (totals.jobs.len() as u64) < totals.progress.submitted
+}
+
+type Simulations<'a> = BTreeMap<u64, &'a Simulation>;
+
+/// Divides the simulations that no job is known for into ours and those of whoever.
+fn whose<'a>(
+    left: Simulations<'a>,
+    unmapped: &[(JobKey, &Job)],
+    is_cut: bool,
+) -> (Simulations<'a>, Simulations<'a>) {
+    if is_cut || left.len() <= unmapped.len() {
+        return (left, Simulations::new());
+    }
+    // One too many. If as many lack results as we have jobs without an end, it is these.
+    let (stored, open): (Simulations<'a>, Simulations<'a>) =
+        left.into_iter().partition(|(_, s)| s.results.is_some());
+    let is_open = |job: &Job| !job.timeline.state().is_some_and(|state| state.is_terminal());
+    if !open.is_empty() && open.len() == unmapped.len() && unmapped.iter().all(|(_, job)| is_open(job)) {
+        return (open, stored);
+    }
+    (Simulations::new(), stored.into_iter().chain(open).collect())
 }
 
 impl<'a> Attribution<'a> {

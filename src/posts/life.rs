@@ -16,7 +16,8 @@ const MARKS: usize = 4;
 pub struct Life {
     began: Option<Micros>,
     marks: [Option<Between>; MARKS],
-    persist: Option<Micros>,
+    /// Receipt of the results, and what storing them took.
+    persist: Option<(Micros, Option<Micros>)>,
     /// All tasks ended and none of them well: there is nothing to hand over.
     is_over: bool,
 }
@@ -26,7 +27,10 @@ impl Life {
     pub fn of(s: &Simulation, tasks: Option<u32>) -> Self {
         let exactly = |m: Micros| Between { after: m, before: m };
         let began = s.first_running.map(|m| m.received).or(s.first_post);
-        let later = [s.merging_queued, s.merging_running, s.results].map(|m| m.map(|m| m.received));
+        // The merge is over when its results are posted, whatever becomes of that post.
+        let posted = s.results_received.or(s.results.map(|m| m.received));
+        let later = [s.merging_queued, s.merging_running].map(|m| m.map(|m| m.received));
+        let later = [later[0], later[1], posted];
         // Without a number, those that were spoken of have to do; but then more may be to come
         // until the hand-over.
         let handed_over = later.iter().any(Option::is_some);
@@ -47,7 +51,8 @@ impl Life {
             before = known[i].unwrap_or(before);
         }
         let is_over = !handed_over && tasks.is_some_and(|all| s.failed >= all);
-        Self { began, marks, persist: s.persist(), is_over }
+        let persist = posted.map(|at| (s.results.map_or(at, |m| m.received), s.persist()));
+        Self { began, marks, persist, is_over }
     }
 
     /// How long a stage took; one that it did not leave took at least until `until`. `None` for a
@@ -61,7 +66,10 @@ impl Life {
             Stage::HandOverQueued => (ended?, queued),
             Stage::HandOverRunning => (queued?, merging),
             Stage::Merge => (queued?, results),
-            Stage::Persist => return self.persist.map(Span::exact),
+            Stage::Persist => {
+                let (received, took) = self.persist?;
+                return Some(took.map_or(Span::at_least(until.saturating_sub(received)), Span::exact));
+            }
             Stage::Submit | Stage::Queue | Stage::Fetch | Stage::EndToEnd => return None,
         };
         Some(match end {

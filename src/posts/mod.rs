@@ -25,13 +25,17 @@ use crate::{
     micros::Micros,
     post::{BodyHash, Fates, Post},
     route::Route,
+    snapshot::Totals,
 };
 
 /// What the tap saw in one cell.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellPosts {
-    /// Posts by route; canaries are not among them.
+    /// Posts by route; neither canaries nor posts of other people's simulations are among them.
     pub routes: BTreeMap<Route, RoutePosts>,
+    /// Posts of simulations that are not ours, or of which nobody can say.
+    #[serde(default)]
+    pub foreign: Fates,
     /// Simulations by the id that workers know, those of earlier cells left out.
     pub simulations: BTreeMap<u64, Simulation>,
     /// Posts that name no simulation. They are counted under their route.
@@ -52,7 +56,7 @@ pub struct CellPosts {
 }
 
 impl CellPosts {
-    /// The posts to every route together.
+    /// The posts of ours to every route together.
     pub fn all(&self) -> RoutePosts {
         self.routes.values().fold(RoutePosts::default(), |mut all, route| {
             all.merge(route);
@@ -62,20 +66,22 @@ impl CellPosts {
 }
 
 /// Adds the posts of one cell up.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Book {
     earlier: BTreeSet<u64>,
     posts: CellPosts,
+    /// By simulation, since it shows only at the end whose that is.
+    routes: BTreeMap<(Option<u64>, Route), RoutePosts>,
     bodies: BTreeMap<(Route, BodyHash), Body>,
     lives: BTreeMap<u64, simulation::Telling>,
-    carried: BTreeMap<Route, Vec<(Order, Carried)>>,
+    carried: BTreeMap<(Option<u64>, Route), Vec<(Order, Carried)>>,
 }
 
 /// Place in the order of receipt; the number settles ties.
 type Order = (Micros, u64);
 
 /// One body, however often it was posted.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq)]
 struct Body {
     simulation: Option<u64>,
     /// Each attempt, and whether the worker learned that it was accepted.
@@ -101,9 +107,10 @@ impl Book {
             return;
         }
         let order = (post.received, post.seq);
-        self.posts.routes.entry(post.route).or_default().count(post);
+        let place = (post.simulation, post.route);
+        self.routes.entry(place).or_default().count(post);
         if let Some(carried) = Carried::of(post) {
-            self.carried.entry(post.route).or_default().push((order, carried));
+            self.carried.entry(place).or_default().push((order, carried));
         }
         if let Some(hash) = post.hash {
             let body = self.bodies.entry((post.route, hash)).or_default();
@@ -132,12 +139,25 @@ impl Book {
         self.earlier.iter().chain(self.lives.keys()).copied().collect()
     }
 
-    /// Everything added up. `until` is the tap's clock when the cell's last job had its outcome;
-    /// the end of the last post stands in for it where that is later.
-    pub fn close(self, until: Micros) -> CellPosts {
-        let Self { mut posts, bodies, lives, carried, .. } = self;
-        posts.until = posts.until.max(until);
+    /// Takes down how long the tap was looked at, on its clock; the end of the last post stands in
+    /// for it where that is later.
+    pub fn looked_until(&mut self, until: Micros) {
+        self.posts.until = self.posts.until.max(until);
+    }
+
+    /// Everything added up, for the jobs of the cell.
+    pub fn close(self, totals: &Totals) -> CellPosts {
+        let Self { mut posts, routes, bodies, lives, carried, .. } = self;
         posts.simulations = lives.into_iter().map(|(id, telling)| (id, telling.close())).collect();
+        let foreign: BTreeSet<u64> = attribution(totals, &posts).foreign.into_keys().collect();
+        let is_ours = |simulation: Option<u64>| simulation.is_none_or(|id| !foreign.contains(&id));
+        for ((simulation, route), counted) in routes {
+            if is_ours(simulation) {
+                posts.routes.entry(route).or_default().merge(&counted);
+            } else {
+                posts.foreign.add(counted.fates);
+            }
+        }
         for ((route, _), mut body) in bodies {
             body.attempts.sort_unstable();
             let told = |attempt: &(Order, bool)| attempt.1;
@@ -145,19 +165,25 @@ impl Book {
             let retried = body.attempts.windows(2).filter(|pair| !told(&pair[0])).count() as u64;
             let lost = u64::from(!body.accepted);
             let answer_lost = u64::from(body.accepted && !body.attempts.iter().any(told));
-            let of_route = posts.routes.entry(route).or_default();
-            of_route.bodies += 1;
-            of_route.repeated += repeated;
-            of_route.retried += retried;
-            of_route.lost += lost;
-            of_route.answers_lost += answer_lost;
+            if is_ours(body.simulation) {
+                let of_route = posts.routes.entry(route).or_default();
+                of_route.bodies += 1;
+                of_route.repeated += repeated;
+                of_route.retried += retried;
+                of_route.lost += lost;
+                of_route.answers_lost += answer_lost;
+            }
             if let Some(simulation) = body.simulation.and_then(|id| posts.simulations.get_mut(&id)) {
                 simulation.retried += retried;
                 simulation.lost += lost;
                 simulation.answers_lost += answer_lost;
             }
         }
-        for (route, mut carried) in carried {
+        let mut payloads: BTreeMap<Route, Vec<(Order, Carried)>> = BTreeMap::new();
+        for ((_, route), carried) in carried.into_iter().filter(|((simulation, _), _)| is_ours(*simulation)) {
+            payloads.entry(route).or_default().extend(carried);
+        }
+        for (route, mut carried) in payloads {
             carried.sort_unstable_by_key(|(order, _)| *order);
             posts.routes.entry(route).or_default().payloads = carried.into_iter().map(|(_, c)| c).collect();
         }
@@ -173,13 +199,37 @@ mod tests {
     use crate::{
         fault::Fate,
         post::Ending,
+        snapshot::{Job, JobKey},
         state::JobState::{Completed, MergingQueued, Running},
+        timeline::JobOutcome,
     };
 
     fn added<'a>(posts: impl IntoIterator<Item = &'a Post>) -> CellPosts {
         let mut book = Book::default();
         posts.into_iter().for_each(|p| book.add(p));
-        book.close(Micros::ZERO)
+        book.close(&jobs(100))
+    }
+
+    /// As many accepted jobs without results, so that every simulation is one of ours.
+    fn jobs(number: u32) -> Totals {
+        let mut totals = Totals::default();
+        for user in 0..number {
+            let outcome = JobOutcome::TimedOut { in_state: Running };
+            let job = Job { job_id: Some(format!("j{user}")), ..Job::new(0, "t".into(), outcome) };
+            totals.jobs.insert(JobKey { user, nth: 0 }, job);
+        }
+        totals
+    }
+
+    #[test]
+    fn posts_of_strangers_are_left_out_and_counted() {
+        let mut book = Book::default();
+        let ours = Post { simulation: Some(3), ..post(1, 100, Route::Tasks, 1) };
+        let results = Post { simulation: Some(4), ..post(2, 200, Route::Results, 2) };
+        [&ours, &results].into_iter().for_each(|p| book.add(p));
+        let cell = book.clone().close(&jobs(1));
+        assert_eq!((cell.all().attempted, cell.foreign.passed), (1, 1), "the one with results is not ours");
+        assert_eq!(book.close(&jobs(2)).all().attempted, 2);
     }
 
     #[test]
@@ -219,7 +269,8 @@ mod tests {
         book.add(&Post { simulation: None, ..post(3, 300, Route::Tasks, 3) });
         book.add(&Post { simulation: Some(8), ..post(4, 400, Route::Jobs, 4) });
         assert_eq!(book.seen(), [7, 8].into());
-        let cell = book.close(Micros(5_000));
+        book.looked_until(Micros(5_000));
+        let cell = book.close(&jobs(5));
         assert_eq!((cell.late.passed, cell.nameless, cell.all().attempted), (1, 1, 2));
         assert_eq!(cell.until, Micros(5_000));
     }

@@ -34,12 +34,16 @@ pub struct Simulation {
     pub completed: u32,
     /// Of them, those first told to have ended as FAILED or CANCELED.
     pub failed: u32,
-    /// The last of these tasks was told to have ended.
+    /// The last word that a task has ended, before the merge was queued. A task may say so more
+    /// than once: what watches it, and then itself.
     pub last_ended: Option<Moment>,
     /// MERGING_QUEUED was told.
     pub merging_queued: Option<Moment>,
     /// MERGING_RUNNING was told.
     pub merging_running: Option<Moment>,
+    /// Receipt of the first whole post of results, accepted or not.
+    #[serde(default)]
+    pub results_received: Option<Micros>,
     /// The results were taken in.
     pub results: Option<Moment>,
     /// Posts of results.
@@ -76,7 +80,7 @@ impl Simulation {
 }
 
 /// The earliest of some posts.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Earliest(Option<(Order, Moment)>);
 
 impl Earliest {
@@ -96,7 +100,7 @@ impl Earliest {
 }
 
 /// A simulation while its posts come in.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Telling {
     told: Simulation,
     state: Earliest,
@@ -104,8 +108,8 @@ pub(super) struct Telling {
     queued: Earliest,
     merging: Earliest,
     results: Earliest,
-    /// Of each task, its first terminal post and the state it told.
-    tasks: BTreeMap<u64, (Earliest, Option<JobState>)>,
+    /// Of each task, its first terminal post and the state it told, and the moments of all of them.
+    tasks: BTreeMap<u64, (Earliest, Option<JobState>, Vec<Moment>)>,
 }
 
 impl Telling {
@@ -114,7 +118,13 @@ impl Telling {
         told.posts += 1;
         told.first_post = Some(told.first_post.map_or(post.received, |first| first.min(post.received)));
         told.dropped += u64::from(matches!(post.fate, Fate::DropRequest | Fate::DropAnswer | Fate::Refuse));
-        told.results_attempted += u64::from(post.route == Route::Results);
+        if post.route == Route::Results {
+            told.results_attempted += 1;
+            if post.hash.is_some() {
+                let before = told.results_received.unwrap_or(post.received);
+                told.results_received = Some(before.min(post.received));
+            }
+        }
         let task = post.task.filter(|_| post.route == Route::Tasks).map(|t| self.tasks.entry(t).or_default());
         if !post.is_accepted() {
             return;
@@ -132,31 +142,34 @@ impl Telling {
                 if state == JobState::Running {
                     self.running.take(post);
                 }
-                if let (true, Some((first, ended_as))) = (state.is_terminal(), task)
-                    && first.take(post)
-                {
-                    *ended_as = Some(state);
+                if let (true, Some((first, ended_as, words))) = (state.is_terminal(), task) {
+                    words.push(Moment { received: post.received, answered: post.ended });
+                    if first.take(post) {
+                        *ended_as = Some(state);
+                    }
                 }
             }
             _ => {}
         }
     }
 
-    pub(super) fn close(self) -> Simulation {
+    pub(super) fn close(&self) -> Simulation {
         let ended_as = |wanted: fn(JobState) -> bool| {
-            self.tasks.values().filter(|(_, state)| state.is_some_and(wanted)).count() as u32
+            self.tasks.values().filter(|(_, state, _)| state.is_some_and(wanted)).count() as u32
         };
+        let queued = self.queued.moment().map(|m| m.received);
+        let words = self.tasks.values().flat_map(|(.., words)| words).copied();
         Simulation {
             first_state: self.state.moment(),
             first_running: self.running.moment(),
             tasks: self.tasks.len() as u32,
             completed: ended_as(|s| s == JobState::Completed),
             failed: ended_as(|s| s != JobState::Completed),
-            last_ended: self.tasks.values().filter_map(|(first, _)| first.moment()).max(),
+            last_ended: words.filter(|m| queued.is_none_or(|queued| m.received <= queued)).max(),
             merging_queued: self.queued.moment(),
             merging_running: self.merging.moment(),
             results: self.results.moment(),
-            ..self.told
+            ..self.told.clone()
         }
     }
 }
@@ -184,7 +197,7 @@ mod tests {
             post_of_task(6, 120, 2, JobState::Running),
         ]);
         assert_eq!((s.tasks, s.completed, s.failed, s.ended()), (3, 1, 1, 2));
-        assert_eq!(s.last_ended.unwrap().received, Micros(500));
+        assert_eq!(s.last_ended.unwrap().received, Micros(900));
         assert_eq!((s.first_post, s.first_running.unwrap().received), (Some(Micros(100)), Micros(120)));
     }
 

@@ -24,16 +24,16 @@ const JOBS: [&str; 9] =
 const POSTS: [&str; 12] = [
     "posts",
     "faulted",
+    "requests dropped",
+    "answers dropped",
+    "delayed",
+    "refused",
     "lost",
     "answers lost",
     "retried",
     "repeated",
     "replayed",
     "errors",
-    "delayed",
-    "requests dropped",
-    "answers dropped",
-    "refused",
 ];
 
 fn some(n: Option<u64>) -> Cell {
@@ -59,16 +59,16 @@ fn of_posts(f: &Figures) -> Vec<Cell> {
     let counts: [fn(&RoutePosts) -> u64; 12] = [
         |p| p.attempted,
         |p| p.fates.harmed(),
+        |p| p.fates.requests_dropped,
+        |p| p.fates.answers_dropped,
+        |p| p.fates.delayed,
+        |p| p.fates.refused,
         |p| p.lost,
         |p| p.answers_lost,
         |p| p.retried,
         |p| p.repeated,
         |p| p.replayed,
         |p| p.errors,
-        |p| p.fates.delayed,
-        |p| p.fates.requests_dropped,
-        |p| p.fates.answers_dropped,
-        |p| p.fates.refused,
     ];
     counts.into_iter().map(|count| some(f.posts.as_ref().map(count))).collect()
 }

@@ -15,12 +15,14 @@ use crate::{
 /// Posts by route.
 pub(crate) fn posts(run: &RunRecord, s: &ScenarioSummary) -> Option<Table> {
     let (mut nameless, mut late, mut unread, mut troubles) = (0, 0, 0, Vec::new());
+    let mut foreign_posts = 0;
     let (mut ours, mut foreign, mut unseen) = (0, 0, 0);
     for (posts, totals) in s.counting(run).iter().filter_map(|c| c.posts.as_ref().zip(Some(&c.totals))) {
         let whose = attribution(totals, posts);
         ours += whose.ours().count();
         foreign += whose.foreign.len();
         unseen += whose.unseen;
+        foreign_posts += posts.foreign.total();
         (nameless, late, unread) =
             (nameless + posts.nameless, late + posts.late.total(), unread + posts.unread);
         troubles.extend(posts.troubles.iter().cloned());
@@ -67,7 +69,7 @@ pub(crate) fn posts(run: &RunRecord, s: &ScenarioSummary) -> Option<Table> {
         }
         t.row(row);
     }
-    t.note(format!("Bodies: different ones. Cut: never came whole. Waited: from the receipt of a post to the end of its answer. Took: from sending it on to the last byte of the answer; what was refused or never sent on is not in it. {nameless} posts name no simulation; {late} came late, of simulations of earlier cells, and are not counted; {unread} were lost before they were read."));
+    t.note(format!("Bodies: different ones. Cut: never came whole. Waited: from the receipt of a post to the end of its answer. Took: from sending it on to the last byte of the answer; what was refused or never sent on is not in it. {nameless} posts name no simulation; {late} came late, of simulations of earlier cells, and {foreign_posts} are of simulations that may be somebody else's: neither are counted; {unread} were lost before they were read."));
     t.note(format!("{ours} simulations are those of jobs of ours, {foreign} cannot be told from somebody else's and are in no stage; of {unseen} fetched jobs the tap saw no post."));
     troubles.into_iter().for_each(|why| t.note(why));
     Some(t)
@@ -83,7 +85,7 @@ pub(crate) fn agreement(run: &RunRecord, s: &ScenarioSummary) -> Option<Table> {
     }
     let mut t = Table::new(
         format!("{}: polled stages against the tap, job by job on the same bounds", s.name()),
-        &["stage", "jobs", "agree", "p50 polled", "p50 tap", "median difference", "largest difference"],
+        &["stage", "jobs", "agree", "p50 polled", "p50 tap", "median gap", "widest gap"],
     );
     for a in both {
         let [polled, tap] = a.medians().map(said);
@@ -94,10 +96,10 @@ pub(crate) fn agreement(run: &RunRecord, s: &ScenarioSummary) -> Option<Table> {
             num(a.agree),
             num(polled),
             num(tap),
-            apart(a.median_difference()),
-            apart(a.largest_difference()),
+            apart(a.median_gap()),
+            apart(a.widest_gap()),
         ]);
     }
-    t.note("Here both go from state to state, as the target knew them: run from RUNNING to MERGING_QUEUED, merge from MERGING_QUEUED to COMPLETED. The stages above have other bounds at the tap. Agree: jobs whose two intervals overlap. Difference: polled less tap, of midpoints. Only jobs whose simulation is known and that were polled through the stage.");
+    t.note("Here both go from state to state, as the target knew them: run from RUNNING to MERGING_QUEUED, merge from MERGING_QUEUED to COMPLETED. The stages above have other bounds at the tap. Agree: jobs whose two intervals overlap. Gap: how far the two intervals of a job are apart, polled less tap; none where they overlap. Only jobs whose simulation is known and that were polled through the stage.");
     Some(t)
 }

@@ -122,7 +122,8 @@ pub fn result_line(paper: &Paper<'_>, exit: Exit) -> String {
     let reason = fold::rulings(paper.run)
         .into_iter()
         .filter(|r| r.verdict == verdict && verdict != Verdict::Pass)
-        .max_by_key(|r| r.rule != Rule::RunComplete)
+        // A tap that is lost is why its fault did not show and why the run stopped.
+        .max_by_key(|r| (r.rule == Rule::TapComplete, r.rule != Rule::RunComplete))
         .map(|r| {
             let place = r.cell.map(|c| format!(" ({} #{})", c.cell.scenario, c.cell.repetition));
             format!("{}: {}{}", r.rule, r.evidence, place.unwrap_or_default())

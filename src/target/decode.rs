@@ -211,10 +211,11 @@ pub fn results(body: &[u8], wire_bytes: u64) -> Result<Results, String> {
     }
     let mut names = BTreeSet::new();
     let (mut pages, mut values, mut duplicates) = (0, 0, 0);
-    let mut shape = Sha256::new();
+    // A target may give estimators and pages in whatever order its database has them.
+    let mut shapes = Vec::new();
     for estimator in &estimators {
         duplicates += u32::from(!names.insert(&estimator.name));
-        shape.update(format!("{}\n", estimator.name));
+        let mut shape = Vec::new();
         if estimator.pages.is_empty() {
             return Err("an estimator without pages".into());
         }
@@ -228,9 +229,13 @@ pub fn results(body: &[u8], wire_bytes: u64) -> Result<Results, String> {
             }
             pages += 1;
             values += page.data.values.len() as u64;
-            shape.update(format!("{} {}\n", page.dimensions, page.data.values.len()));
+            let number = page.metadata.page_number.as_ref().map(ToString::to_string);
+            shape.push((number, page.dimensions, page.data.values.len()));
         }
+        shape.sort_unstable();
+        shapes.push((&estimator.name, shape));
     }
+    shapes.sort_unstable();
     Ok(Results {
         simulation: message.as_deref().and_then(simulation),
         wire_bytes,
@@ -239,7 +244,7 @@ pub fn results(body: &[u8], wire_bytes: u64) -> Result<Results, String> {
         pages,
         values,
         duplicates,
-        shape: hex(&shape.finalize()),
+        shape: hex(&Sha256::digest(format!("{shapes:?}"))),
         sha256: hex(&Sha256::digest(body)),
     })
 }

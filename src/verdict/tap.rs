@@ -27,20 +27,18 @@ pub(super) fn is_complete(facts: &Facts<'_>, posts: &CellPosts) -> Check {
     } else if missing > 0 && troubles.is_empty() {
         troubles.push(format!("the results of {missing} of {jobs} fetched jobs did not come through it"));
     }
-    let harmed = posts.all().fates.harmed();
+    let mut seen = posts.all().fates;
+    seen.add(posts.foreign);
+    seen.add(posts.late);
+    let harmed = seen.harmed();
     if harmed > 0 && facts.cell.fault.is_none() {
         troubles.push(format!("{harmed} posts were harmed by a fault that is none of ours"));
     }
     if let Some(decided) = facts.injection.and_then(|i| i.fates) {
-        let (counted, late) = (posts.all().fates, posts.late);
         let harm = |f: Fates| [f.delayed, f.requests_dropped, f.answers_dropped, f.refused];
-        let seen: Vec<u64> = harm(counted).iter().zip(harm(late)).map(|(a, b)| a + b).collect();
-        if seen != harm(decided) {
-            troubles.push(format!(
-                "it decided to harm {} posts, and {} harmed ones were read",
-                decided.harmed(),
-                counted.harmed() + late.harmed()
-            ));
+        if harm(seen) != harm(decided) {
+            let decided = decided.harmed();
+            troubles.push(format!("it decided to harm {decided} posts, and {harmed} harmed ones were read"));
         }
     }
     let evidence = match troubles.is_empty() {
@@ -61,8 +59,10 @@ pub(super) fn fault_showed(facts: &Facts<'_>) -> Option<Check> {
         return Some(Check::new(Rule::FaultProven, false, Verdict::Invalid, evidence));
     };
     let mut flaws = injection.proof.flaws.clone();
+    // In a short window there may be nothing to hit.
     if let Some(fates) = injection.fates
-        && fates.passed + fates.harmed() == 0
+        && injection.fault.window.is_whole()
+        && fates.total() == 0
     {
         flaws.push("no post came its way".into());
     }

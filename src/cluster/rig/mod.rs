@@ -24,7 +24,7 @@ use crate::{
     injection::{Canary, Injection},
     micros::Micros,
     plan::Cell,
-    posts::{Book, CellPosts},
+    posts::Book,
     tap::Link,
 };
 
@@ -69,7 +69,7 @@ pub enum Word {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evidence {
     /// The workers' posts; `None` without a tap.
-    pub posts: Option<CellPosts>,
+    pub posts: Option<Book>,
     /// The fault; `None` where there was to be none.
     pub injection: Option<Injection>,
 }
@@ -205,7 +205,7 @@ impl Server {
         let mut book = at.book;
         book.trouble(why.to_owned());
         self.seen = book.seen();
-        Evidence { posts: self.reader.as_ref().map(|reader| book.close(reader.now)), injection: None }
+        Evidence { posts: self.looked(book), injection: None }
     }
 
     /// Stands beside one cell. `at` is filled as soon as there is something to lose.
@@ -224,6 +224,7 @@ impl Server {
         });
         let canaries = match &mut self.harm {
             Some(harm) if !cell.fault.is_none() => {
+                harm.is_absent().await?;
                 let canaries = harm.canaries(cell);
                 here.before = canaries.before().await;
                 if let Some(dead) = here.before.iter().find(|c| c.status.is_none()) {
@@ -358,6 +359,13 @@ impl Server {
         }
         let Some(here) = at.take() else { return Ok(Evidence::default()) };
         self.seen = here.book.seen();
-        Ok(Evidence { posts: self.reader.as_ref().map(|reader| here.book.close(reader.now)), injection })
+        Ok(Evidence { posts: self.looked(here.book), injection })
+    }
+
+    /// The book of a cell that is over; `None` when there was no tap to fill it.
+    fn looked(&self, mut book: Book) -> Option<Book> {
+        let reader = self.reader.as_ref()?;
+        book.looked_until(reader.now);
+        Some(book)
     }
 }

@@ -174,8 +174,8 @@ pub(super) struct OfAgreement {
     agree: usize,
     p50_polled: Option<f64>,
     p50_tap: Option<f64>,
-    median_difference: Option<f64>,
-    largest_difference: Option<f64>,
+    median_gap: Option<f64>,
+    widest_gap: Option<f64>,
 }
 
 impl OfAgreement {
@@ -190,8 +190,8 @@ impl OfAgreement {
                 agree: a.agree,
                 p50_polled,
                 p50_tap,
-                median_difference: a.median_difference().map(Offset::as_ms),
-                largest_difference: a.largest_difference().map(Offset::as_ms),
+                median_gap: a.median_gap().map(Offset::as_ms),
+                widest_gap: a.widest_gap().map(Offset::as_ms),
             }
         })
         .collect()

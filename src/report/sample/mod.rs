@@ -175,7 +175,7 @@ fn carry_out(
         let tap = (is_tapped && !warm_up).then(|| Tap::on(&cell));
         let (totals, tap) = measure(&cell, jobs_per_user, t0, tap, &fate);
         let end = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
-        let (posts, injection) = tap.map(|tap| tap.close(&cell, end)).unzip();
+        let (posts, injection) = tap.map(|tap| tap.close(&cell, end, &totals)).unzip();
         let workers = [(0, 9)].into();
         let record = CellRecord::close(cell, &plan, totals, t0, workers, None, posts, injection.flatten());
         t0 += record.duration.0 + 3_000_000;

@@ -8,6 +8,7 @@ use crate::{
     post::{BodyHash, Ending, Fates, Post},
     posts::{Book, CellPosts},
     route::Route,
+    snapshot::Totals,
     state::JobState,
 };
 
@@ -115,7 +116,12 @@ impl Tap {
     }
 
     /// What is recorded of the cell, which ended at `duration`.
-    pub(super) fn close(mut self, cell: &Cell, duration: Micros) -> (CellPosts, Option<Injection>) {
+    pub(super) fn close(
+        mut self,
+        cell: &Cell,
+        duration: Micros,
+        totals: &Totals,
+    ) -> (CellPosts, Option<Injection>) {
         self.posts.sort_by_key(|p| p.ended);
         let (mut book, mut fates) = (Book::default(), Fates::default());
         for (post, seq) in self.posts.iter_mut().zip(1..) {
@@ -132,7 +138,8 @@ impl Tap {
             proof: proof(cell),
             deviations: Vec::new(),
         });
-        (book.close(T0 + duration), injection)
+        book.looked_until(T0 + duration);
+        (book.close(totals), injection)
     }
 }
 

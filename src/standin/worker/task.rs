@@ -88,7 +88,7 @@ impl Posts<'_> {
     }
 }
 
-/// The thread that watches the log: a post that fails ends it, but not the task.
+/// The thread that watches the log: a post that fails ends it with a FAILED, but not the task.
 struct Watch<'a> {
     posts: &'a Posts<'a>,
     alive: bool,
@@ -96,6 +96,12 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     async fn send(&mut self, update: Value) {
-        self.alive = self.alive && self.posts.send(update).await.is_ok();
+        if self.alive && self.posts.send(update).await.is_err() {
+            self.alive = false;
+            // It takes the failure of its post for the failure of the task, and says so once. What
+            // the task says at its end comes too late then.
+            let failed = json!({"end_time": in_post(now_us()), "task_state": "FAILED"});
+            let _ = self.posts.send(failed).await;
+        }
     }
 }
