@@ -9,6 +9,7 @@ use std::{
 
 use rstest::rstest;
 use rustix::process::Signal;
+use serde_json::json;
 use springtide::{
     finding::Kind,
     post::FaultStatus,
@@ -24,6 +25,11 @@ use crate::{
     support::{Ended, Run, alone, shared, wait_for},
 };
 
+/// Tasks that take no time worth waiting for.
+fn quick() -> Config {
+    Config { task_time: Duration::from_millis(20), ..Config::default() }
+}
+
 /// A stand-in whose workers post through a tap.
 struct Tapped {
     stand_in: StandIn,
@@ -32,8 +38,7 @@ struct Tapped {
 
 impl Tapped {
     fn start(config: Config) -> Self {
-        let task_time = Duration::from_millis(20);
-        let stand_in = StandIn::start(Config { task_time, ..config }).unwrap();
+        let stand_in = StandIn::start(config).unwrap();
         let tap = Served::start("tap", &format!("--upstream {}", stand_in.url()));
         stand_in.post_through(&tap.url).unwrap();
         Self { stand_in, tap }
@@ -77,7 +82,7 @@ fn died(truth: &Truth) -> usize {
 #[test]
 fn a_delay_shows_in_the_results_by_as_much_as_was_ordered() {
     let _alone = alone();
-    let tapped = Tapped::start(Config::default());
+    let tapped = Tapped::start(quick());
     let levels = "{ delay = \"250ms\", jitter = \"10ms\" }, { delay = \"500ms\" }";
     let ended = tapped
         .run("S8")
@@ -100,7 +105,7 @@ fn a_delay_shows_in_the_results_by_as_much_as_was_ordered() {
 #[test]
 fn without_retries_a_dropped_post_leaves_its_job_stuck_and_the_report_counts_what_the_truth_counts() {
     let _shared = shared();
-    let tapped = Tapped::start(Config::default());
+    let tapped = Tapped::start(quick());
     let ended = tapped
         .run("S8")
         .file("m.toml", &matrix("drop", "{ ratio = \"8%\" }"))
@@ -135,7 +140,7 @@ fn without_retries_a_dropped_post_leaves_its_job_stuck_and_the_report_counts_wha
 #[test]
 fn with_retries_no_job_is_stuck_and_every_repeated_post_is_counted() {
     let _shared = shared();
-    let tapped = Tapped::start(Config { retries: Retries::Exponential, ..Config::default() });
+    let tapped = Tapped::start(Config { retries: Retries::Exponential, ..quick() });
     let ended = tapped
         .run("S8")
         .file("m.toml", &matrix("drop", "{ ratio = \"8%\" }"))
@@ -164,7 +169,7 @@ fn with_retries_no_job_is_stuck_and_every_repeated_post_is_counted() {
 #[test]
 fn a_tap_that_is_killed_makes_the_cell_invalid_and_says_why() {
     let _shared = shared();
-    let tapped = Tapped::start(Config::default());
+    let tapped = Tapped::start(quick());
     let going = tapped
         .run("S8")
         .file("m.toml", &matrix("latency", "{ delay = \"2s\" }"))
@@ -188,7 +193,7 @@ fn a_tap_that_is_killed_makes_the_cell_invalid_and_says_why() {
 #[case::interrupted(Signal::INT, Duration::from_secs(4))]
 fn no_fault_outlives_its_run(#[case] signal: Signal, #[case] within: Duration) {
     let _shared = shared();
-    let tapped = Tapped::start(Config::default());
+    let tapped = Tapped::start(quick());
     let going = tapped
         .run("S8")
         .file("m.toml", &matrix("latency", "{ delay = \"1s\" }"))
@@ -205,7 +210,7 @@ fn no_fault_outlives_its_run(#[case] signal: Signal, #[case] within: Duration) {
 #[test]
 fn workers_that_do_not_post_through_the_tap_are_noticed() {
     let _shared = shared();
-    let tapped = Tapped::start(Config::default());
+    let tapped = Tapped::start(quick());
     tapped.stand_in.post_through(tapped.stand_in.url()).unwrap();
     let ended = tapped.run("S1").once().ends();
     ended.exits(Exit::Invalid);
@@ -214,10 +219,29 @@ fn workers_that_do_not_post_through_the_tap_are_noticed() {
     assert!(evidence.contains("do not post through it"), "{evidence}");
 }
 
+/// The jobs' tasks take so long that a fault has something to hit.
+#[test]
+fn a_fault_of_somebody_else_makes_a_cell_invalid() {
+    let _shared = shared();
+    let tapped = Tapped::start(Config { task_time: Duration::from_secs(2), ..Config::default() });
+    let going = tapped.run("S1").once().start();
+    wait_for("jobs", Duration::from_secs(30), || (tapped.stand_in.truth().jobs_submitted > 2).then_some(()));
+    let fault = json!({"mode": "latency", "delay": 300_000, "jitter": 0, "distribution": "uniform",
+        "routes": ["/tasks"], "window": {"from": 0, "to": null}});
+    let order = json!({"run": "else", "cell": 1, "seed": 1, "lease": 3_000_000, "fault": fault});
+    ask(&tapped.tap.url, "PUT", "/_tap/fault", &order.to_string());
+    tapped.harmed();
+    let ended = going.ends();
+    ended.exits(Exit::Invalid);
+    let (verdict, evidence) = check(&cells(&ended)[0], Rule::TapComplete);
+    assert_eq!(verdict, Verdict::Invalid);
+    assert!(evidence.contains("none of ours"), "{evidence}");
+}
+
 #[test]
 fn a_disconnect_is_proven_and_the_first_job_after_it_is_timed() {
     let _shared = shared();
-    let tapped = Tapped::start(Config { retries: Retries::Exponential, ..Config::default() });
+    let tapped = Tapped::start(Config { retries: Retries::Exponential, ..quick() });
     let levels = "{ refuse = \"1s\", from = \"0s\" }";
     let ended =
         tapped.run("S8").file("m.toml", &matrix("disconnect", levels)).set("matrix", "m.toml").once().ends();
@@ -235,7 +259,7 @@ fn a_disconnect_is_proven_and_the_first_job_after_it_is_timed() {
 #[test]
 fn a_window_that_never_came_is_no_proof() {
     let _shared = shared();
-    let tapped = Tapped::start(Config::default());
+    let tapped = Tapped::start(quick());
     let levels = "{ delay = \"100ms\", from = \"20s\" }";
     let run = tapped.run("S8").file("m.toml", &matrix("latency", levels)).set("matrix", "m.toml").once();
     let ended = run.within(Duration::from_secs(50)).ends();

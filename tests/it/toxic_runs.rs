@@ -69,6 +69,19 @@ fn a_toxic_that_does_nothing_is_no_fault() {
     assert_eq!(check.verdict, Verdict::Invalid, "{}", check.evidence);
 }
 
+#[test]
+fn a_toxic_that_somebody_takes_away_is_missed() {
+    let _shared = shared();
+    let (stand_in, fake) = behind_a_fake(Retries::None);
+    let going = run(&stand_in, &fake, "latency", "{ delay = \"500ms\" }").start();
+    wait_for("jobs", Duration::from_secs(20), || (stand_in.truth().jobs_submitted > 1).then_some(()));
+    crate::backend::ask(&fake.api_url, "DELETE", &format!("/proxies/{NAME}/toxics/springtide_latency"), "");
+    assert!(fake.toxics().is_empty());
+    let ended = going.ends();
+    ended.exits(Exit::Invalid);
+    assert!(ended.out.contains("not as it was left"), "{}", ended.out);
+}
+
 #[rstest]
 #[case::foreign("somebody's", &["somebody's"])]
 fn a_proxy_with_toxics_of_others_is_refused(#[case] name: &str, #[case] says: &[&str]) {
