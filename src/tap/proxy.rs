@@ -17,7 +17,7 @@ use super::{
     door::Latch,
     exchange::{Exchange, Reader},
     passage::Passage,
-    shared::Shared,
+    shared::{Decision, Shared},
     upstream::Sender,
 };
 use crate::{
@@ -58,12 +58,16 @@ pub(super) async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> R
         return caller.pass(request, None).await;
     };
     let canary = canary(request.headers());
-    let (received, fate) = shared.decide(route, canary);
+    let Decision { received, fate, held_until } = shared.decide(route, canary);
     let exchange = Exchange::begin(shared, route, canary, fate, received);
     match fate {
         Fate::Pass => caller.pass(request, Some(exchange)).await,
         Fate::Delay(time) => {
-            tokio::time::sleep(time.into()).await;
+            let hold = tokio::time::sleep(time.into());
+            match held_until {
+                Some(end) => drop(end.run_until_cancelled(hold).await),
+                None => hold.await,
+            }
             caller.pass(request, Some(exchange)).await
         }
         Fate::DropRequest | Fate::Refuse => {

@@ -260,6 +260,20 @@ fn posts(tap: &Tap, count: usize) -> Vec<Post> {
     })
 }
 
+/// Waits until that many posts are under way.
+#[track_caller]
+fn in_flight(tap: &Tap, count: u64) {
+    let link = link(tap);
+    now(async {
+        let boot = link.hello().await.unwrap().boot;
+        let deadline = Instant::now() + PATIENCE;
+        while link.posts(&boot, 1).await.unwrap().in_flight != count {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+}
+
 /// A post with a body of that length.
 fn post_of(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())
