@@ -4,6 +4,7 @@
 
 mod control;
 mod faults;
+mod leaving;
 mod passing;
 mod record;
 mod smuggling;
