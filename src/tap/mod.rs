@@ -8,6 +8,7 @@
 //! Memory: the posts of late ([`Config::buffer`], about 250 bytes each) and less than a megabyte for
 //! each open connection, whatever passes through it.
 
+mod alive;
 mod answer;
 mod base;
 mod control;

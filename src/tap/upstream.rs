@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{base::Base, passage::Passage};
+use super::{alive::keep_alive, base::Base, passage::Passage};
 
 /// Sends requests over one connection.
 pub(super) type Sender = http1::SendRequest<Passage>;
@@ -48,6 +48,7 @@ impl Upstream {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {CONNECT:?}"));
         let stream = tokio::time::timeout(CONNECT, self.reach()).await.map_err(late)??;
         stream.set_nodelay(true)?;
+        keep_alive(&stream);
         let wire = Wire { stream, is_broken: false };
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
