@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::{Body, Incoming},
-    header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, TRANSFER_ENCODING},
     http::request,
 };
 
@@ -94,6 +94,12 @@ fn canary(headers: &HeaderMap) -> Option<u64> {
     headers.get(CANARY)?.to_str().ok()?.trim().parse().ok()
 }
 
+/// Whether `Connection: upgrade` is there, among others or alone.
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    let options = headers.get_all(CONNECTION).into_iter().filter_map(|line| line.to_str().ok());
+    options.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
+}
+
 /// Why the target gave no answer.
 #[derive(Debug)]
 enum NoAnswer {
@@ -125,9 +131,10 @@ impl Caller {
                 Ok(Passed::new(answer, &head.method, exchange, self.latch.clone()).map(Answer::Passed))
             }
             Err(NoAnswer::Request) => Err(Cut::Request),
-            Err(NoAnswer::Target) => {
-                Ok(words(StatusCode::NOT_IMPLEMENTED, "it does not pass such requests on"))
-            }
+            Err(NoAnswer::Target) => Ok(words(
+                StatusCode::NOT_IMPLEMENTED,
+                "it passes on neither CONNECT nor a change of protocol",
+            )),
             Err(NoAnswer::Why(why)) => {
                 let why = format!("no answer from {}: {why}", self.shared.upstream.url);
                 self.shared.target_failed(&why);
@@ -155,7 +162,9 @@ impl Caller {
         exchange: Option<&Arc<Exchange>>,
     ) -> Result<Response<Incoming>, NoAnswer> {
         let target = self.shared.upstream.base.target_of(&head.uri);
-        let Some(target) = target.filter(|_| head.method != Method::CONNECT) else {
+        // Both would make a tunnel of the connection, in which no post is known from another.
+        let is_tunnel = head.method == Method::CONNECT || asks_for_upgrade(&head.headers);
+        let Some(target) = target.filter(|_| !is_tunnel) else {
             return Err(NoAnswer::Target);
         };
         let mut request = Request::new(body);
@@ -171,6 +180,9 @@ impl Caller {
                 exchange.forwarded();
             }
             let mut error = match sender.try_send_request(request).await {
+                Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(NoAnswer::Why("it changed the protocol, and nobody had asked".into()));
+                }
                 Ok(answer) => {
                     let is_replay = answer.headers().contains_key(REPLAYED);
                     if let Some(exchange) = exchange {

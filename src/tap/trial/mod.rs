@@ -7,6 +7,7 @@ mod faults;
 mod leaving;
 mod passing;
 mod record;
+mod refusing;
 mod smuggling;
 
 use std::{
