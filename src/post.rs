@@ -164,6 +164,9 @@ pub struct Batch {
     pub more: bool,
     /// Posts that are under way.
     pub in_flight: u64,
+    /// When the heads of the posts that are under way were read, oldest first, at most 1,000;
+    /// canaries are not among them. Tells posts of now from one that nobody ever finishes.
+    pub under_way: Vec<Micros>,
 }
 
 /// A fault that a run wants in place.

@@ -64,7 +64,7 @@ impl Exchange {
         fate: Fate,
         received: Micros,
     ) -> Arc<Self> {
-        shared.log.begin();
+        shared.log.begin(received, canary.is_some());
         let draft = Draft {
             route,
             canary,

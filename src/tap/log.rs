@@ -1,7 +1,7 @@
 //! The posts of late, in the order in which they ended, for readers that come by now and then.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,6 +12,9 @@ use crate::{
 
 /// The most posts in one batch.
 pub(super) const BATCH: usize = 5_000;
+
+/// The most posts under way that a batch names.
+const UNDER_WAY: usize = 1_000;
 
 /// A bounded log: the oldest posts give way to new ones, and their numbers never come again.
 #[derive(Debug)]
@@ -26,18 +29,24 @@ struct Kept {
     /// The number of the next one.
     next: u64,
     in_flight: u64,
+    /// How many of those, canaries aside, came at which moment.
+    under_way: BTreeMap<Micros, u32>,
 }
 
 impl Log {
     /// An empty log of at most that many posts.
     pub(super) fn new(capacity: usize) -> Self {
-        let kept = Kept { posts: VecDeque::new(), next: 1, in_flight: 0 };
+        let kept = Kept { posts: VecDeque::new(), next: 1, in_flight: 0, under_way: BTreeMap::new() };
         Self { capacity: capacity.max(1), kept: Mutex::new(kept) }
     }
 
-    /// A post is under way.
-    pub(super) fn begin(&self) {
-        self.kept().in_flight += 1;
+    /// A post is under way whose head was read then.
+    pub(super) fn begin(&self, received: Micros, is_canary: bool) {
+        let mut kept = self.kept();
+        kept.in_flight += 1;
+        if !is_canary {
+            *kept.under_way.entry(received).or_default() += 1;
+        }
     }
 
     /// A post that began has ended; it gets its number here.
@@ -47,6 +56,14 @@ impl Log {
         kept.next += 1;
         // In one step with the push: who sees none under way sees all that were.
         kept.in_flight = kept.in_flight.saturating_sub(1);
+        if post.canary.is_none()
+            && let Entry::Occupied(mut left) = kept.under_way.entry(post.received)
+        {
+            *left.get_mut() -= 1;
+            if *left.get() == 0 {
+                left.remove();
+            }
+        }
         if kept.posts.len() == self.capacity {
             kept.posts.pop_front();
         }
@@ -67,7 +84,10 @@ impl Log {
         let skip = usize::try_from(from.saturating_sub(oldest)).unwrap_or(usize::MAX);
         let posts: Vec<Post> = kept.posts.range(skip.min(kept.posts.len())..).take(BATCH).cloned().collect();
         let next = from.max(oldest) + posts.len() as u64;
-        Batch { boot, now, lost, posts, next, more: next < kept.next, in_flight: kept.in_flight }
+        let each = |(at, count): (&Micros, &u32)| std::iter::repeat_n(*at, *count as usize);
+        let under_way = kept.under_way.iter().flat_map(each).take(UNDER_WAY).collect();
+        let more = next < kept.next;
+        Batch { boot, now, lost, posts, next, more, in_flight: kept.in_flight, under_way }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -112,11 +132,32 @@ mod tests {
     #[test]
     fn posts_under_way_are_known_until_they_can_be_read() {
         let log = Log::new(10);
-        log.begin();
-        log.begin();
+        log.begin(Micros(0), false);
+        log.begin(Micros(5), false);
         log.end(post());
         let batch = read(&log, 0);
         assert_eq!((batch.posts.len(), batch.in_flight, batch.next), (1, 1, 2));
+        assert_eq!(batch.under_way, [Micros(5)]);
+    }
+
+    #[test]
+    fn the_oldest_posts_under_way_are_told_first_and_canaries_never() {
+        let log = Log::new(10);
+        for received in [7, 3, 3] {
+            log.begin(Micros(received), false);
+        }
+        log.begin(Micros(1), true);
+        let batch = read(&log, 0);
+        assert_eq!((batch.in_flight, batch.under_way), (4, vec![Micros(3), Micros(3), Micros(7)]));
+        log.end(Post { canary: Some(1), received: Micros(3), ..post() });
+        log.end(Post { received: Micros(3), ..post() });
+        let batch = read(&log, 0);
+        assert_eq!((batch.in_flight, batch.under_way), (2, vec![Micros(3), Micros(7)]));
+        for _ in 0..2_000 {
+            log.begin(Micros(5), false);
+        }
+        let batch = read(&log, 0);
+        assert_eq!((batch.in_flight, batch.under_way.len(), batch.under_way[0]), (2_002, 1_000, Micros(3)));
     }
 
     #[test]

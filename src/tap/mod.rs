@@ -8,6 +8,7 @@
 //! Memory: the posts of late ([`Config::buffer`], about 250 bytes each) and less than a megabyte for
 //! each open connection, whatever passes through it.
 
+mod alive;
 mod answer;
 mod base;
 mod control;
@@ -104,6 +105,14 @@ pub enum TapError {
         /// The URL given.
         url: String,
     },
+    /// Every request would come round again until nothing is left to serve it with.
+    #[error("upstream {url} is this tap itself, on {addr}; give the address of the target's API")]
+    Loop {
+        /// The URL given.
+        url: String,
+        /// Where the tap would listen.
+        addr: SocketAddr,
+    },
     /// The system refused a thread.
     #[error("tap cannot start its threads")]
     Threads {
@@ -128,7 +137,7 @@ impl Tap {
     ///
     /// # Errors
     /// The address is taken or open to others without a token, the upstream's URL or the token is
-    /// malformed, or a thread is refused.
+    /// malformed, the upstream is the tap itself, or a thread is refused.
     pub fn start(config: Config) -> Result<Self, TapError> {
         let Config { listen, upstream, token, buffer } = config;
         let is_fit = |t: &String| (1..=1024).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic());
@@ -192,6 +201,9 @@ fn run(shared: Arc<Shared>, addr: SocketAddr, ready: &handshake::SyncSender<Read
             .and_then(|listener| Ok((listener.local_addr()?, listener)))
             .map_err(|source| TapError::Listen { addr, source })?;
         drop(guard);
+        if shared.upstream.is_at(addr) {
+            return Err(TapError::Loop { url: shared.upstream.url.clone(), addr });
+        }
         Ok((runtime, addr, listener))
     });
     let (runtime, addr, listener) = match outcome {

@@ -2,6 +2,8 @@
 //!
 //! Everything here is a function of the moment that is handed in; nobody waits here.
 
+use tokio_util::sync::{CancellationToken, DropGuard};
+
 use crate::{
     fault::Fate,
     micros::Micros,
@@ -41,6 +43,9 @@ struct Standing {
     deadline: Micros,
     /// The number of the next request that it decides about.
     next: u64,
+    /// Wakes the posts that are held under it: however it ends, it is dropped then.
+    _end: DropGuard,
+    is_over: CancellationToken,
 }
 
 impl Standing {
@@ -58,7 +63,9 @@ impl Slot {
         }
         self.refuse_others(&order.run, now)?;
         let deadline = now + order.lease;
-        self.standing = Some(Standing { order, t0: None, deadline, next: 0 });
+        let is_over = CancellationToken::new();
+        let end = is_over.clone().drop_guard();
+        self.standing = Some(Standing { order, t0: None, deadline, next: 0, _end: end, is_over });
         self.fates = Fates::default();
         self.expired = false;
         Ok(())
@@ -98,6 +105,12 @@ impl Slot {
         standing.next += 1;
         self.fates.count(fate);
         fate
+    }
+
+    /// Cancelled when the order that stands now ends, whatever ends it: what is held under it goes
+    /// on then. `None` when there is none.
+    pub(super) fn end_of_order(&self) -> Option<CancellationToken> {
+        self.standing.as_ref().map(|s| s.is_over.clone())
     }
 
     /// Ends an order whose lease is over, and hands it out to be told of.

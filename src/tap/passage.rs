@@ -9,12 +9,30 @@ use std::{
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
 
 use super::exchange::Reader;
 
 /// A worker that sends nothing for so long is not listened to any more once its answer is there.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// A body that brings no byte for so long breaks off: nobody finishes it any more. One that comes
+/// slowly may take what it takes.
+#[cfg(not(test))]
+const STALL: Duration = Duration::from_secs(60);
+#[cfg(test)]
+const STALL: Duration = Duration::from_secs(2);
+
+/// Why the body of a request does not come whole.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// The worker hung up, or what it sent is no body.
+    #[error("the request broke off")]
+    Cut(#[source] hyper::Error),
+    #[error("the request brought no byte for {STALL:?}")]
+    Stalled,
+}
 
 /// Passes a body on, piece by piece, and lets a [`Reader`] see it.
 ///
@@ -34,6 +52,8 @@ struct Inside {
     is_over: bool,
     /// Who waits for `100 Continue` must not be told to go on when the answer is there already.
     is_unasked: bool,
+    /// Runs while the next piece is waited for.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 impl Passage {
@@ -44,7 +64,7 @@ impl Passage {
         tasks: &TaskTracker,
         is_expecting: bool,
     ) -> Self {
-        let mut inside = Inside { body, reader, is_over: false, is_unasked: is_expecting };
+        let mut inside = Inside { body, reader, is_over: false, is_unasked: is_expecting, stall: None };
         if inside.body.is_end_stream() {
             inside.end();
         }
@@ -64,9 +84,17 @@ impl Passage {
 }
 
 impl Inside {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.is_unasked = false;
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => frame.map(|frame| frame.map_err(Broken::Cut)),
+            Poll::Pending => {
+                let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL)));
+                ready!(stall.as_mut().poll(cx));
+                Some(Err(Broken::Stalled))
+            }
+        };
+        self.stall = None;
         match &frame {
             Some(Ok(frame)) => {
                 if let (Some(data), Some(reader)) = (frame.data_ref(), &mut self.reader) {
@@ -111,12 +139,12 @@ impl Inside {
 
 impl Body for Passage {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.inside.as_mut().map_or(Poll::Ready(None), |inside| inside.poll(cx))
     }
 

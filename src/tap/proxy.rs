@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::{Body, Incoming},
-    header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, TRANSFER_ENCODING},
     http::request,
 };
 
@@ -17,7 +17,7 @@ use super::{
     door::Latch,
     exchange::{Exchange, Reader},
     passage::Passage,
-    shared::Shared,
+    shared::{Decision, Shared},
     upstream::Sender,
 };
 use crate::{
@@ -58,12 +58,16 @@ pub(super) async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> R
         return caller.pass(request, None).await;
     };
     let canary = canary(request.headers());
-    let (received, fate) = shared.decide(route, canary);
+    let Decision { received, fate, held_until } = shared.decide(route, canary);
     let exchange = Exchange::begin(shared, route, canary, fate, received);
     match fate {
         Fate::Pass => caller.pass(request, Some(exchange)).await,
         Fate::Delay(time) => {
-            tokio::time::sleep(time.into()).await;
+            let hold = tokio::time::sleep(time.into());
+            match held_until {
+                Some(end) => drop(end.run_until_cancelled(hold).await),
+                None => hold.await,
+            }
             caller.pass(request, Some(exchange)).await
         }
         Fate::DropRequest | Fate::Refuse => {
@@ -88,6 +92,12 @@ pub(super) async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> R
 /// The number of a canary; `None` for everything else.
 fn canary(headers: &HeaderMap) -> Option<u64> {
     headers.get(CANARY)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Whether `Connection: upgrade` is there, among others or alone.
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    let options = headers.get_all(CONNECTION).into_iter().filter_map(|line| line.to_str().ok());
+    options.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
 }
 
 /// Why the target gave no answer.
@@ -121,9 +131,10 @@ impl Caller {
                 Ok(Passed::new(answer, &head.method, exchange, self.latch.clone()).map(Answer::Passed))
             }
             Err(NoAnswer::Request) => Err(Cut::Request),
-            Err(NoAnswer::Target) => {
-                Ok(words(StatusCode::NOT_IMPLEMENTED, "it does not pass such requests on"))
-            }
+            Err(NoAnswer::Target) => Ok(words(
+                StatusCode::NOT_IMPLEMENTED,
+                "it passes on neither CONNECT nor a change of protocol",
+            )),
             Err(NoAnswer::Why(why)) => {
                 let why = format!("no answer from {}: {why}", self.shared.upstream.url);
                 self.shared.target_failed(&why);
@@ -151,7 +162,9 @@ impl Caller {
         exchange: Option<&Arc<Exchange>>,
     ) -> Result<Response<Incoming>, NoAnswer> {
         let target = self.shared.upstream.base.target_of(&head.uri);
-        let Some(target) = target.filter(|_| head.method != Method::CONNECT) else {
+        // Both would make a tunnel of the connection, in which no post is known from another.
+        let is_tunnel = head.method == Method::CONNECT || asks_for_upgrade(&head.headers);
+        let Some(target) = target.filter(|_| !is_tunnel) else {
             return Err(NoAnswer::Target);
         };
         let mut request = Request::new(body);
@@ -167,6 +180,9 @@ impl Caller {
                 exchange.forwarded();
             }
             let mut error = match sender.try_send_request(request).await {
+                Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(NoAnswer::Why("it changed the protocol, and nobody had asked".into()));
+                }
                 Ok(answer) => {
                     let is_replay = answer.headers().contains_key(REPLAYED);
                     if let Some(exchange) = exchange {

@@ -7,6 +7,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{
+    alive::keep_alive,
     door::Door,
     proxy::{self, Caller},
     shared::Shared,
@@ -18,7 +19,8 @@ const BACKLOG: u32 = 4096;
 /// How long open connections may take to finish once the tap stops.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long a head may take, and an idle connection be kept. A body may take what it takes.
+/// How long a head may take, and an idle connection be kept. A body that keeps coming may take
+/// what it takes.
 #[cfg(not(test))]
 const HEAD: Duration = Duration::from_secs(60);
 #[cfg(test)]
@@ -59,6 +61,7 @@ async fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 /// One connection, to its end.
 async fn converse(shared: Arc<Shared>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
+    keep_alive(&stream);
     let (door, latch) = Door::new(stream);
     let caller = Arc::new(Caller { shared: Arc::clone(&shared), latch, upstream: None.into() });
     let service = service_fn(move |request| proxy::answer(Arc::clone(&caller), request));

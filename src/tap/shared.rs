@@ -36,6 +36,16 @@ pub(super) struct Shared {
     is_told: AtomicBool,
 }
 
+/// What was decided about a request.
+#[derive(Debug)]
+pub(super) struct Decision {
+    /// When.
+    pub(super) received: Micros,
+    pub(super) fate: Fate,
+    /// Who is held goes on when this is cancelled, were it too early: the order has ended.
+    pub(super) held_until: Option<CancellationToken>,
+}
+
 impl Shared {
     pub(super) fn new(upstream: Upstream, buffer: usize, token: Option<[u8; 32]>) -> Self {
         Self {
@@ -59,9 +69,13 @@ impl Shared {
     }
 
     /// What becomes of a request whose head was read now.
-    pub(super) fn decide(&self, route: Route, canary: Option<u64>) -> (Micros, Fate) {
+    pub(super) fn decide(&self, route: Route, canary: Option<u64>) -> Decision {
         // Under the lock, so that the order of moments is that of decisions.
-        self.with_slot(|slot, now| (now, slot.decide(route, canary, now)))
+        self.with_slot(|slot, received| {
+            let fate = slot.decide(route, canary, received);
+            let is_held = matches!(fate, Fate::Delay(_));
+            Decision { received, fate, held_until: if is_held { slot.end_of_order() } else { None } }
+        })
     }
 
     /// Changes the fault, and says how it stands then.

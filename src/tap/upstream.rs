@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket},
     pin::Pin,
     sync::{Mutex, PoisonError},
     task::{Context, Poll},
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{base::Base, passage::Passage};
+use super::{alive::keep_alive, base::Base, passage::Passage};
 
 /// Sends requests over one connection.
 pub(super) type Sender = http1::SendRequest<Passage>;
@@ -43,11 +43,23 @@ impl Upstream {
         Some(Self { url: url.trim_end_matches('/').to_owned(), base, addr: Mutex::new(addr) })
     }
 
+    /// Whether who listens on that address would be the target itself. Waits for the names to be
+    /// looked up, if the port is the same; a name that is not known yet is nobody's.
+    pub(super) fn is_at(&self, listen: SocketAddr) -> bool {
+        let Base { host, port, .. } = &self.base;
+        if *port != listen.port() {
+            return false;
+        }
+        let addrs = (host.as_str(), *port).to_socket_addrs();
+        addrs.is_ok_and(|mut addrs| addrs.any(|addr| is_same(listen.ip(), addr.ip())))
+    }
+
     /// Opens a connection, which lives until its sender is dropped or the target hangs up.
     pub(super) async fn connect(&self, tasks: &TaskTracker) -> io::Result<Sender> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {CONNECT:?}"));
         let stream = tokio::time::timeout(CONNECT, self.reach()).await.map_err(late)??;
         stream.set_nodelay(true)?;
+        keep_alive(&stream);
         let wire = Wire { stream, is_broken: false };
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
@@ -65,7 +77,7 @@ impl Upstream {
         if let Some(addr) = known {
             let outcome = TcpStream::connect(addr).await;
             // An address does not change; a name may mean another one now.
-            if outcome.is_ok() || host.parse::<std::net::IpAddr>().is_ok() {
+            if outcome.is_ok() || host.parse::<IpAddr>().is_ok() {
                 return outcome;
             }
         }
@@ -73,6 +85,17 @@ impl Upstream {
         *self.addr.lock().unwrap_or_else(PoisonError::into_inner) = stream.peer_addr().ok();
         Ok(stream)
     }
+}
+
+/// Whether a connection to `asked` comes to whoever listens on `listen` at that port.
+fn is_same(listen: IpAddr, asked: IpAddr) -> bool {
+    let (listen, asked) = (listen.to_canonical(), asked.to_canonical());
+    // To connect to no address in particular is to connect to this machine.
+    let is_here = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+    listen == asked
+        || (is_here(listen) && is_here(asked))
+        // Only addresses of this machine can be bound.
+        || (listen.is_unspecified() && UdpSocket::bind((asked, 0)).is_ok())
 }
 
 /// A connection that can still be read when it can no longer be written to.
@@ -152,5 +175,33 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tap_knows_itself_under_all_its_names() {
+        for (listen, upstream, is_at) in [
+            ("127.0.0.1:5", "http://127.0.0.1:5", true),
+            ("127.0.0.1:5", "http://localhost:5/api", true),
+            ("127.0.0.1:5", "http://0.0.0.0:5", true),
+            ("127.0.0.1:5", "http://[::ffff:127.0.0.1]:5", true),
+            ("0.0.0.0:5", "http://127.0.0.1:5", true),
+            ("[::]:5", "http://[::1]:5", true),
+            ("[::]:5", "http://127.0.0.1:5", true),
+            ("192.0.2.1:5", "http://192.0.2.1:5", true),
+            ("127.0.0.1:5", "http://127.0.0.1:6", false),
+            // Addresses for examples, which no machine has (RFC 5737).
+            ("127.0.0.1:5", "http://192.0.2.1:5", false),
+            ("0.0.0.0:5", "http://192.0.2.1:5", false),
+            ("192.0.2.1:5", "http://127.0.0.1:5", false),
+            ("127.0.0.1:5", "http://nobody.invalid:5", false),
+        ] {
+            let target = Upstream::new(upstream).unwrap();
+            assert_eq!(target.is_at(listen.parse().unwrap()), is_at, "{listen} before {upstream}");
+        }
     }
 }

@@ -104,6 +104,17 @@ fn mistakes_are_one_line_and_exit_2(#[case] words: &str, #[case] says: &[&str]) 
     Run::of(words).file("empty.txt", "\nsecret\n").ends().leaves_with(2).says_only(says);
 }
 
+#[rstest]
+#[case("127.0.0.1", "127.0.0.1")]
+#[case("127.0.0.1", "localhost")]
+#[case("127.0.0.1", "0.0.0.0")]
+fn a_tap_before_itself_does_not_start(#[case] listen: &str, #[case] upstream: &str) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://{upstream}:{port}");
+    let line = format!("tap --listen {listen}:{port} --upstream {url}");
+    Run::of(&line).ends().leaves_with(2).says_only(&[&url, "is this tap itself"]);
+}
+
 #[test]
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

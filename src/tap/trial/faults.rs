@@ -104,6 +104,47 @@ fn a_delayed_post_is_held_before_the_target_sees_it() {
     }
 }
 
+/// Latency of an hour.
+fn holding() -> FaultOrder {
+    let delay = Micros(3_600_000_000);
+    fault(FaultKind::Latency { delay, jitter: Micros(0), distribution: Distribution::Uniform })
+}
+
+#[test]
+fn a_held_post_goes_on_when_its_order_ends() {
+    let cleared = |tap: &Tap| now(async { drop(link(tap).clear("r").await.unwrap()) });
+    let replaced = |tap: &Tap| order(tap, &drop_all(Side::Before));
+    let expired = |_: &Tap| {};
+    let ends: [fn(&Tap); 3] = [cleared, replaced, expired];
+    for end in ends {
+        let target = Target::accepting();
+        let tap = tap(&target);
+        order(&tap, &FaultOrder { lease: Micros(500_000), ..holding() });
+        let mut wire = Wire::to(tap.addr());
+        wire.send(post_of("/tasks", BODY));
+        in_flight(&tap, 1);
+        end(&tap);
+        // Within the patience of the test, of which an hour is none.
+        assert_eq!(wire.message().unwrap().status(), 202);
+        let post = &posts(&tap, 1)[0];
+        assert_eq!((post.fate, post.ending), (Fate::Delay(Micros(3_600_000_000)), Ending::Answered));
+        assert!(post.forwarded.unwrap().saturating_sub(post.received) < Micros::from(PATIENCE), "{post:?}");
+    }
+}
+
+#[test]
+fn a_post_that_is_held_when_the_window_ends_is_held_for_its_delay() {
+    let target = Target::accepting();
+    let tap = tap(&target);
+    let (delay, jitter) = (Micros(300_000), Micros(0));
+    let asked = fault(FaultKind::Latency { delay, jitter, distribution: Distribution::Uniform });
+    let window = Window { from: Micros(0), to: Some(Micros(200_000)) };
+    order(&tap, &FaultOrder { fault: Fault { window, ..asked.fault.clone() }, ..asked });
+    assert_eq!(ask(&tap, post_of("/tasks", BODY)).status(), 202);
+    let post = &posts(&tap, 1)[0];
+    assert!(post.forwarded.unwrap().saturating_sub(post.received) >= delay, "{post:?}");
+}
+
 #[test]
 fn the_seed_decides_over_the_wire_as_it_does_on_paper() {
     let target = Target::accepting();

@@ -4,8 +4,10 @@
 
 mod control;
 mod faults;
+mod leaving;
 mod passing;
 mod record;
+mod refusing;
 mod smuggling;
 
 use std::{
@@ -258,6 +260,20 @@ fn posts(tap: &Tap, count: usize) -> Vec<Post> {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
+}
+
+/// Waits until that many posts are under way.
+#[track_caller]
+fn in_flight(tap: &Tap, count: u64) {
+    let link = link(tap);
+    now(async {
+        let boot = link.hello().await.unwrap().boot;
+        let deadline = Instant::now() + PATIENCE;
+        while link.posts(&boot, 1).await.unwrap().in_flight != count {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
 }
 
 /// A post with a body of that length.

@@ -384,18 +384,3 @@ fn a_worker_that_closes_its_half_is_answered() {
     wire.reader.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(wire.message().unwrap().status(), 202);
 }
-
-#[test]
-fn what_is_no_proxys_business_is_refused() {
-    let target = Target::accepting();
-    let tap = tap(&target);
-    assert_eq!(ask(&tap, "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n").status(), 501);
-    // A target that switches protocols ends the connection, and nothing else happens.
-    let target =
-        Target::answering("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n");
-    let tap = tap_with(&target, 10, None);
-    let mut wire = Wire::to(tap.addr());
-    wire.send("GET / HTTP/1.1\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n");
-    wire.rest().1.unwrap();
-    let _ = ask(&tap, "GET / HTTP/1.1\r\n\r\n");
-}

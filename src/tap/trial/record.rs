@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::{fault::Fate, post::Ending, route::Route, state::JobState};
+use crate::{fault::Fate, micros::Micros, post::Ending, route::Route, state::JobState};
 
 #[test]
 fn posts_are_taken_down_and_nothing_else_is() {
@@ -78,6 +78,25 @@ fn a_worker_that_hangs_up_leaves_half_a_post() {
         thread::sleep(Duration::from_millis(2));
     }
     assert!(target.seen().iter().all(|r| r.is_cut) && target.seen().len() == 2, "{:?}", target.seen());
+}
+
+#[test]
+fn a_post_that_nobody_finishes_is_told_by_its_age_and_cut_in_the_end() {
+    let target = Target::serving(|wire, seen| seen.lock().unwrap().push(wire.message().unwrap()));
+    let tap = tap(&target);
+    let mut old = Wire::to(tap.addr());
+    old.send("POST /results HTTP/1.1\r\nContent-Length: 100\r\n\r\nabc");
+    in_flight(&tap, 1);
+    let batch = now(async {
+        let link = link(&tap);
+        link.posts(&link.hello().await.unwrap().boot, 1).await.unwrap()
+    });
+    assert!(batch.under_way.len() == 1 && batch.under_way[0] <= batch.now, "{batch:?}");
+    // The connection is still open on our side.
+    let post = &posts(&tap, 1)[0];
+    assert_eq!((post.ending, post.bytes, post.hash), (Ending::RequestCut, 3, None));
+    assert!(post.received == batch.under_way[0] && post.took() >= Micros(1_900_000), "{post:?}");
+    let _ = old.rest();
 }
 
 #[test]
