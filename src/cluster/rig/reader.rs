@@ -30,11 +30,13 @@ pub(super) struct Reader {
     answered: Instant,
     /// The tap's clock then.
     pub(super) now: Micros,
+    /// The tap's clock when the cell began.
+    began: Micros,
 }
 
 impl Reader {
     pub(super) fn new(link: Link) -> Self {
-        Self { link, boot: None, next: 0, answered: Instant::now(), now: Micros::ZERO }
+        Self { link, boot: None, next: 0, answered: Instant::now(), now: Micros::ZERO, began: Micros::ZERO }
     }
 
     /// Goes on to the end of the log without looking.
@@ -43,8 +45,11 @@ impl Reader {
         if self.boot.as_ref().is_some_and(|boot| *boot != hello.boot) {
             return Err(LinkError::Restarted.to_string());
         }
+        // What is under way now began before this cell.
+        let batch = self.link.posts(&hello.boot, hello.next).await.map_err(|e| e.to_string())?;
         self.boot = Some(hello.boot);
-        self.next = hello.next;
+        self.next = batch.next;
+        (self.began, self.now) = (batch.now, batch.now);
         self.answered = Instant::now();
         Ok(())
     }
@@ -65,12 +70,18 @@ impl Reader {
         loop {
             match self.batch(book).await? {
                 Some(batch) if batch.more => continue,
-                Some(batch) if batch.in_flight == 0 => return Ok(()),
-                Some(batch) if Instant::now() >= deadline => {
-                    book.trouble(format!("{} posts were still under way", batch.in_flight));
-                    return Ok(());
+                Some(batch) => {
+                    let ours = batch.under_way.iter().filter(|at| **at >= self.began).count();
+                    if ours == 0 {
+                        return Ok(());
+                    }
+                    if Instant::now() >= deadline {
+                        book.trouble(format!("{ours} posts were still under way"));
+                        return Ok(());
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     }
