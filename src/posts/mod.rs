@@ -71,11 +71,14 @@ pub struct Book {
     earlier: BTreeSet<u64>,
     posts: CellPosts,
     /// By simulation, since it shows only at the end whose that is.
-    routes: BTreeMap<(Option<u64>, Route), RoutePosts>,
+    routes: BTreeMap<Place, RoutePosts>,
     bodies: BTreeMap<(Route, BodyHash), Body>,
     lives: BTreeMap<u64, simulation::Telling>,
-    carried: BTreeMap<(Option<u64>, Route), Vec<(Order, Carried)>>,
+    carried: BTreeMap<Place, Vec<(Order, Carried)>>,
 }
+
+/// Of which simulation, and where to.
+type Place = (Option<u64>, Route);
 
 /// Place in the order of receipt; the number settles ties.
 type Order = (Micros, u64);
