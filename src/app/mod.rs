@@ -10,6 +10,7 @@ pub mod report;
 mod rigging;
 pub mod run;
 pub mod tap;
+mod token;
 mod wanted;
 
 use std::{fmt, io::Write};

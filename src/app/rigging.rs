@@ -1,11 +1,12 @@
 //! Finds the tap and the Toxiproxy of a run before anything starts, and starts the tap of the
 //! stand-in.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use rand::RngExt;
 
+use super::token::token;
 use crate::{
     cli::RunArgs,
     cluster::rig::{Harm, Rig},
@@ -18,9 +19,6 @@ use crate::{
     tap::{self, BUFFER, Link, Tap},
     toxiproxy::Toxiproxy,
 };
-
-/// Environment variable of the tap's token.
-const TOKEN: &str = "SPRINGTIDE_TAP_TOKEN";
 
 /// What stands between the target's workers and its API.
 pub(super) struct Rigging {
@@ -50,7 +48,8 @@ impl Rigging {
             );
         }
         if let Some((_, url)) = tap {
-            let link = Link::new(&url, token(args)?).map_err(|e| anyhow!("--tap: {e}"))?;
+            let token = token("--tap-token-file", args.tap_token_file.as_deref())?.filter(|t| !t.is_empty());
+            let link = Link::new(&url, token).map_err(|e| anyhow!("--tap: {e}"))?;
             let hello = link.hello().await.map_err(|e| anyhow!("--tap: {e}"))?;
             let canary = link.canary(Route::Tasks, 0, args.patience.into()).await;
             if canary.status.is_none_or(|s| s == 502) {
@@ -142,18 +141,4 @@ impl Rigging {
 
 fn facts(link: &Link, hello: TapHello, built_in: bool) -> TapFacts {
     TapFacts { url: link.url().to_owned(), upstream: hello.upstream, version: hello.version, built_in }
-}
-
-fn token(args: &RunArgs) -> Result<Option<String>> {
-    let token = match &args.tap_token_file {
-        Some(path) => fs::read_to_string(path)
-            .with_context(|| format!("--tap-token-file {}", path.display()))?
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
-        None => std::env::var(TOKEN).unwrap_or_default(),
-    };
-    Ok(Some(token).filter(|t| !t.is_empty()))
 }

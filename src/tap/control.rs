@@ -124,7 +124,7 @@ fn order(
         let status = match error {
             OrderError::Taken { .. } => StatusCode::CONFLICT,
             OrderError::Gone => StatusCode::GONE,
-            OrderError::Malformed => StatusCode::BAD_REQUEST,
+            OrderError::Malformed(_) => StatusCode::BAD_REQUEST,
         };
         Refusal(status, error.to_string())
     })

@@ -5,7 +5,7 @@
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    fault::Fate,
+    fault::{Fate, Fault, FaultKind},
     micros::Micros,
     post::{CANARY_STREAM, Fates, FaultOrder, FaultStatus},
     route::Route,
@@ -20,12 +20,15 @@ pub(super) enum OrderError {
     Taken { run: String, cell: u32, left: Micros },
     #[error("the fault of that cell no longer stands: its lease ended or it was taken away")]
     Gone,
-    #[error("an order needs the name of a run, and a lease from 1 ms to 1 h")]
-    Malformed,
+    #[error("{0}")]
+    Malformed(&'static str),
 }
 
+/// The longest that anything can be put off: what is longer is a mistake of units.
+const LONGEST: Micros = Micros(3_600_000_000);
+
 /// Leases within these bounds are taken.
-const LEASES: std::ops::RangeInclusive<Micros> = Micros(1_000)..=Micros(3_600_000_000);
+const LEASES: std::ops::RangeInclusive<Micros> = Micros(1_000)..=LONGEST;
 
 /// At most one order, and what was decided under it.
 #[derive(Debug, Default)]
@@ -58,9 +61,7 @@ impl Standing {
 impl Slot {
     /// Takes an order in, instead of an earlier one of the same run.
     pub(super) fn set(&mut self, order: FaultOrder, now: Micros) -> Result<(), OrderError> {
-        if order.run.is_empty() || !LEASES.contains(&order.lease) {
-            return Err(OrderError::Malformed);
-        }
+        check(&order).map_err(OrderError::Malformed)?;
         self.refuse_others(&order.run, now)?;
         let deadline = now + order.lease;
         let is_over = CancellationToken::new();
@@ -73,6 +74,9 @@ impl Slot {
 
     /// Tells the order of that cell its T0, and renews it.
     pub(super) fn start(&mut self, run: &str, cell: u32, t0: Micros, now: Micros) -> Result<(), OrderError> {
+        if t0.saturating_sub(now) > LONGEST {
+            return Err(OrderError::Malformed("T0 must be at most 1 h away"));
+        }
         let standing = self.of_cell(run, cell, now)?;
         standing.t0 = Some(t0);
         Ok(())
@@ -159,10 +163,39 @@ impl Slot {
     }
 }
 
+/// What is wrong with an order that nobody can have meant.
+fn check(order: &FaultOrder) -> Result<(), &'static str> {
+    let Fault { kind, routes, window } = &order.fault;
+    if order.run.is_empty() {
+        return Err("an order needs the name of a run");
+    }
+    if !LEASES.contains(&order.lease) {
+        return Err("a lease lasts from 1 ms to 1 h");
+    }
+    if !order.fault.is_none() && routes.is_empty() {
+        return Err("a fault needs routes, or it hits nothing");
+    }
+    if window.to.is_some_and(|to| to <= window.from) {
+        return Err("a window ends after it begins");
+    }
+    match kind {
+        FaultKind::Latency { delay, jitter, .. } if *delay.max(jitter) > LONGEST => {
+            Err("a delay and its jitter are at most 1 h")
+        }
+        FaultKind::Drop { ratio, .. } if ratio.as_f64() <= 0.0 || ratio.as_f64() > 1.0 => {
+            Err("a ratio is more than 0 and at most 100 %")
+        }
+        FaultKind::None
+        | FaultKind::Latency { .. }
+        | FaultKind::Drop { .. }
+        | FaultKind::Disconnect { .. } => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Fault, FaultKind, Ratio, Side, Window};
+    use crate::fault::{Distribution, Ratio, Side, Window};
 
     fn order(run: &str, fault: Fault) -> FaultOrder {
         FaultOrder { run: run.into(), cell: 3, seed: 7, fault, lease: Micros(1_000_000) }
@@ -242,12 +275,43 @@ mod tests {
     }
 
     #[test]
-    fn an_order_without_a_run_or_a_fair_lease_is_refused() {
-        let mut slot = Slot::default();
-        assert_eq!(slot.set(order("", dropping()), Micros(0)), Err(OrderError::Malformed));
-        for lease in [Micros(0), Micros(u64::MAX)] {
-            let order = FaultOrder { lease, ..order("a", dropping()) };
-            assert_eq!(slot.set(order, Micros(0)), Err(OrderError::Malformed));
+    fn an_order_that_nobody_can_have_meant_is_refused() {
+        let hour = Micros(3_600_000_000);
+        let latency = |delay, jitter| {
+            let distribution = Distribution::Uniform;
+            Fault::whole_cell(FaultKind::Latency { delay, jitter, distribution })
+        };
+        let share = |percent| {
+            Fault::whole_cell(FaultKind::Drop { ratio: Ratio::percent(percent), side: Side::Before })
+        };
+        let nowhere = Fault { routes: [].into(), ..dropping() };
+        let of = |fault| order("a", fault);
+        for (bad, says) in [
+            (order("", dropping()), "name of a run"),
+            (FaultOrder { lease: Micros(0), ..of(dropping()) }, "lease"),
+            (FaultOrder { lease: Micros(u64::MAX), ..of(dropping()) }, "lease"),
+            (of(nowhere), "routes"),
+            (of(share(0)), "ratio"),
+            (of(share(101)), "ratio"),
+            (of(within(5, 5)), "window"),
+            (of(within(5, 4)), "window"),
+            (of(latency(hour + Micros(1), Micros(0))), "delay"),
+            (of(latency(Micros(0), hour + Micros(1))), "delay"),
+        ] {
+            let error = Slot::default().set(bad, Micros(0)).unwrap_err();
+            assert!(matches!(error, OrderError::Malformed(_)) && error.to_string().contains(says), "{error}");
         }
+        for fair in [share(1), share(100), within(4, 5), latency(hour, hour), Fault::none()] {
+            assert_eq!(Slot::default().set(of(fair), Micros(0)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_start_beyond_the_hour_is_refused() {
+        let mut slot = Slot::default();
+        slot.set(order("a", dropping()), Micros(0)).unwrap();
+        slot.start("a", 3, Micros(5) + LONGEST, Micros(5)).unwrap();
+        let late = slot.start("a", 3, Micros(6) + LONGEST, Micros(5));
+        assert!(matches!(late, Err(OrderError::Malformed(_))), "{late:?}");
     }
 }

@@ -7,7 +7,9 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::{Body, Incoming},
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, TRANSFER_ENCODING},
+    header::{
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+    },
     http::request,
 };
 
@@ -53,6 +55,13 @@ pub(super) async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> R
     if request.uri().path().starts_with(control::PREFIX) {
         return Ok(control::answer(shared, request).await.map(Answer::Own));
     }
+    if let Some(what) = ambiguity(request.headers()) {
+        // The rest of it is read, so that the answer arrives, and taken for nobody's request.
+        drop(caller.open(request, None));
+        let mut answer = words(StatusCode::BAD_REQUEST, what);
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Ok(answer);
+    }
     let route = Some(request.uri().path()).filter(|_| *request.method() == Method::POST);
     let Some(route) = route.and_then(Route::of_path) else {
         return caller.pass(request, None).await;
@@ -92,6 +101,17 @@ pub(super) async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> R
 /// The number of a canary; `None` for everything else.
 fn canary(headers: &HeaderMap) -> Option<u64> {
     headers.get(CANARY)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// What in a head could be read in two ways, by the tap in one and by the target in the other.
+fn ambiguity(headers: &HeaderMap) -> Option<&'static str> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
+    let is_chunked = |line: &HeaderValue| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|first| !is_chunked(first) || codings.next().is_some()) {
+        return Some("the only transfer coding that it knows is chunked, once");
+    }
+    // RFC 9112 section 3.2: more than one is an error, be they equal.
+    (headers.get_all(HOST).into_iter().count() > 1).then_some("a request has one Host")
 }
 
 /// Whether `Connection: upgrade` is there, among others or alone.

@@ -127,9 +127,10 @@ fn a_port_that_is_taken_is_named() {
 #[rstest]
 #[case("file", "--token-file t", None)]
 #[case("environment", "", Some("secret"))]
+#[case("environment, with blanks", "", Some(" secret\n"))]
 fn a_token_is_read_and_never_said(#[case] from: &str, #[case] flag: &str, #[case] env: Option<&str>) {
     let line = format!("tap --listen 127.0.0.1:0 --upstream http://127.0.0.1:1 {flag}");
-    let run = Run::of(&line).file("t", "secret\nnot this\n").env("SPRINGTIDE_LOG", "debug");
+    let run = Run::of(&line).file("t", " secret \r\nnot this\n").env("SPRINGTIDE_LOG", "debug");
     let run = env.into_iter().fold(run, |run, token| run.env("SPRINGTIDE_TAP_TOKEN", token));
     let tap = run.start();
     let url = wait_for("its address", PATIENCE, || {
@@ -143,6 +144,13 @@ fn a_token_is_read_and_never_said(#[case] from: &str, #[case] flag: &str, #[case
     let ended = tap.ends();
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     assert!(!ended.err.contains("secret") && !ended.out.contains("secret"));
+}
+
+#[rstest]
+fn an_empty_token_in_the_environment_is_none(#[values("", " \n")] token: &str) {
+    let line = "tap --listen 0.0.0.0:0 --upstream http://127.0.0.1:1";
+    let run = Run::of(line).env("SPRINGTIDE_TAP_TOKEN", token);
+    run.ends().leaves_with(2).says_only(&["has no token", "SPRINGTIDE_TAP_TOKEN"]);
 }
 
 #[test]

@@ -62,6 +62,12 @@ fn the_token_guards_the_runs_side_and_not_the_workers() {
     assert_eq!(target.seen().len(), 2, "nothing of the run's side goes to the target");
 }
 
+/// An order of that fault.
+fn put_of(fault: &str) -> String {
+    let order = format!(r#"{{"run":"r","cell":1,"seed":1,"lease":1000000,"fault":{fault}}}"#);
+    post_of("/_tap/fault", &order).replacen("POST", "PUT", 1)
+}
+
 #[test]
 fn mistakes_are_answered_in_words() {
     let target = Target::accepting();
@@ -74,6 +80,10 @@ fn mistakes_are_answered_in_words() {
         ("DELETE /_tap/fault HTTP/1.1\r\n\r\n".to_owned(), 400),
         ("GET /_tap/posts?boot=x&from=1 HTTP/1.1\r\n\r\n".to_owned(), 409),
         (post_of("/_tap/fault/start", "{}"), 400),
+        (post_of("/_tap/fault/start", r#"{"run":"r","cell":1,"in_us":3600000001}"#), 400),
+        (post_of("/_tap/fault/start", r#"{"run":"r","cell":1,"in_us":18446744073709551615}"#), 400),
+        (put_of(r#"{"mode":"drop","ratio":0,"side":"before","routes":["/tasks"],"window":{"from":0}}"#), 400),
+        (put_of(r#"{"mode":"drop","ratio":9,"side":"before","routes":[],"window":{"from":0}}"#), 400),
         (post_of("/_tap/fault/renew", "nonsense"), 400),
         (post_of("/_tap/fault/renew", &big), 413),
         (post_of("/_tap/fault/renew", r#"{"run":"r","cell":1}"#), 410),

@@ -15,6 +15,15 @@ const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
 #[case::folded("X: y\r\n Content-Length: 36\r\n", "", Some(400))]
 #[case::odd_coding("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n", Some(400))]
 #[case::coding_after_chunked("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n", Some(400))]
+#[case::chunked_twice("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n", Some(400))]
+#[case::chunked_in_two_lines(
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    "0\r\n\r\n",
+    Some(400)
+)]
+#[case::coding_before_chunked("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n", Some(400))]
+#[case::two_codings("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n", Some(400))]
+#[case::another_host("Host: b\r\nContent-Length: 0\r\n", "", Some(400))]
 #[case::bare_return("X: a\rTransfer-Encoding: chunked\r\n", "", Some(400))]
 #[case::control("X: a\0b\r\n", "", Some(400))]
 #[case::length_and_chunks("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n", None)]
@@ -39,6 +48,31 @@ fn one_request_never_becomes_two(#[case] headers: &str, #[case] body: &str, #[ca
     }
     // It lives.
     assert_eq!(ask(&tap, post_of("/tasks", "{}")).status(), 202);
+}
+
+#[test]
+fn what_is_chunked_once_passes_however_it_is_written() {
+    let target = Target::accepting();
+    let tap = tap(&target);
+    for chunked in ["chunked", "CHUNKED", " \tChunked \t"] {
+        let request = format!(
+            "POST /tasks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {chunked}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+        );
+        assert_eq!(ask(&tap, request).status(), 202, "{chunked:?}");
+    }
+}
+
+#[test]
+fn what_can_be_read_in_two_ways_is_refused_in_words_whatever_its_body() {
+    let target = Target::accepting();
+    let tap = tap(&target);
+    let body = "x".repeat(300_000);
+    let answer = ask(&tap, post_of("/tasks", &body).replace("Host", "Host: b\r\nHost"));
+    assert_eq!((answer.status(), answer.header("connection").as_deref()), (400, Some("close")));
+    assert!(answer.text().contains("one Host"), "{answer:?}");
+    // Not a post: nothing of it is taken down.
+    posts(&tap, 0);
+    assert!(target.seen().is_empty());
 }
 
 #[test]
