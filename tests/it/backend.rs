@@ -22,8 +22,13 @@ pub(crate) struct Served {
 impl Served {
     /// Starts one on a free port with these flags, separated by blanks.
     pub(crate) fn start(command: &str, flags: &str) -> Self {
+        Self::start_at("127.0.0.1:0", command, flags)
+    }
+
+    /// The same at an address.
+    pub(crate) fn start_at(listen: &str, command: &str, flags: &str) -> Self {
         let mut child = Command::new(PROGRAM)
-            .args([command, "--listen", "127.0.0.1:0"])
+            .args([command, "--listen", listen])
             .args(flags.split_whitespace())
             .env_clear()
             .stdin(Stdio::null())

@@ -188,6 +188,24 @@ fn a_tap_that_is_killed_makes_the_cell_invalid_and_says_why() {
     assert!(ended.out.contains("INVALID") && ended.out.contains(&tapped.tap.url), "{}", ended.out);
 }
 
+#[test]
+fn a_tap_that_is_started_anew_costs_one_cell() {
+    let _shared = shared();
+    let mut tapped = Tapped::start(quick());
+    let level = "{ delay = \"500ms\" }";
+    let going = tapped.run("S8").file("m.toml", &matrix("latency", level)).set("matrix", "m.toml").start();
+    tapped.harmed();
+    wait_for("jobs", Duration::from_secs(30), || (tapped.stand_in.truth().jobs_submitted > 0).then_some(()));
+    let address = tapped.tap.url.strip_prefix("http://").unwrap().to_owned();
+    tapped.tap.signal(Signal::KILL);
+    let upstream = format!("--upstream {}", tapped.stand_in.url());
+    tapped.tap = Served::start_at(&address, "tap", &upstream);
+    let ended = going.ends();
+    ended.exits(Exit::Invalid);
+    let verdicts: Vec<Verdict> = cells(&ended).iter().map(|c| c.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Invalid, Verdict::Pass], "{}", ended.err);
+}
+
 #[rstest]
 #[case::killed(Signal::KILL, Duration::from_secs(8))]
 #[case::interrupted(Signal::INT, Duration::from_secs(4))]
