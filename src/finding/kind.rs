@@ -137,7 +137,7 @@ impl fmt::Display for Kind {
             ),
             Self::DuplicateFinalWrite => f.write_str("simulations whose results were written twice"),
             Self::PartialResults => {
-                f.write_str("COMPLETED with partial results: not all of its tasks had ended as COMPLETED")
+                f.write_str("COMPLETED though not all of its tasks had ended so: its results may be partial")
             }
             Self::PostsLost => f.write_str("posts of the target's workers lost for good"),
             Self::AnswersLost => {

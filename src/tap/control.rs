@@ -70,7 +70,7 @@ async fn act(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Reply, 
     let asked = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     match (&head.method, asked) {
         (&Method::GET, "hello") => Ok(json(&hello(shared))),
-        (&Method::GET, "posts") => posts(shared, &head.uri),
+        (&Method::GET, "posts") => posts(shared, &head.uri).await,
         (&Method::GET, "fault") => order(shared, |_, _| Ok(())),
         (&Method::PUT, "fault") => {
             let new: FaultOrder = read(body).await?;
@@ -105,7 +105,7 @@ fn hello(shared: &Shared) -> TapHello {
     }
 }
 
-fn posts(shared: &Shared, uri: &Uri) -> Result<Reply, Refusal> {
+async fn posts(shared: &Arc<Shared>, uri: &Uri) -> Result<Reply, Refusal> {
     let boot = param(uri, "boot").unwrap_or_default();
     if boot != shared.boot {
         let why = format!("this tap was started anew: its boot is {}, not {boot}", shared.boot);
@@ -113,7 +113,11 @@ fn posts(shared: &Shared, uri: &Uri) -> Result<Reply, Refusal> {
     }
     let from = param(uri, "from").and_then(|from| from.parse().ok());
     let from = from.ok_or_else(|| bad("say from which number on: &from=1"))?;
-    Ok(json(&shared.log.since(from, boot, shared.now())))
+    // Thousands of posts take milliseconds to write, for which workers must not wait.
+    let shared = Arc::clone(shared);
+    let write = move || json(&shared.log.since(from, shared.boot.clone(), shared.now()));
+    let gone = |_| Refusal(StatusCode::SERVICE_UNAVAILABLE, "the tap is ending".into());
+    tokio::task::spawn_blocking(write).await.map_err(gone)
 }
 
 fn order(

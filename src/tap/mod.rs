@@ -45,7 +45,7 @@ use upstream::Upstream;
 /// Posts that are kept for readers when nothing else is said.
 pub const BUFFER: usize = 250_000;
 
-/// Threads that serve.
+/// Threads that write out what a run reads, and look names up.
 const THREADS: usize = 2;
 
 /// How long the runtime may take to end after the last connection.
@@ -189,8 +189,9 @@ impl Drop for Tap {
 
 /// The tap's thread.
 fn run(shared: Arc<Shared>, addr: SocketAddr, ready: &handshake::SyncSender<Ready>) {
-    let built = runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
+    // One thread for all posts: handing them from thread to thread costs the slowest of them a
+    // millisecond.
+    let built = runtime::Builder::new_current_thread()
         .max_blocking_threads(THREADS)
         .thread_name("tap")
         .enable_all()
