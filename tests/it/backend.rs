@@ -14,7 +14,8 @@ use crate::support::{PROGRAM, end, pid_of};
 
 /// A command that listens until it is ended, as a process: `springtide backend` or `springtide tap`.
 pub(crate) struct Served {
-    child: Child,
+    /// The process.
+    pub(crate) child: Child,
     /// Its base URL.
     pub(crate) url: String,
 }

@@ -1,9 +1,8 @@
 //! `springtide tap` as a process of its own, before a stand-in and before a raw socket.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -19,35 +18,24 @@ use springtide::{
     tap::{Link, LinkError},
 };
 
-use crate::support::{PROGRAM, Run, end, pid_of, wait_for};
+use crate::{
+    backend::Served,
+    support::{Run, pid_of, wait_for},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `springtide tap`, as a process.
 struct Tap {
-    child: Child,
+    served: Served,
     url: String,
 }
 
 impl Tap {
     /// Starts one on a free port before that upstream.
     fn start(upstream: &str) -> Self {
-        let mut child = Command::new(PROGRAM)
-            .args(["tap", "--listen", "127.0.0.1:0", "--upstream", upstream])
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        // It says where it listens or it ends; either way there is an end to this.
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some(url) = line.trim().strip_prefix("listening on ") else {
-            end(&mut child);
-            panic!("the tap said {line:?}");
-        };
-        Self { url: url.to_owned(), child }
+        let served = Served::start("tap", &format!("--upstream {upstream}"));
+        Self { url: served.url.clone(), served }
     }
 
     fn connect(&self) -> TcpStream {
@@ -63,7 +51,7 @@ impl Tap {
 
     /// The most memory it ever had, in bytes.
     fn peak(&self) -> u64 {
-        let process = procfs::process::Process::new(self.child.id().try_into().unwrap()).unwrap();
+        let process = procfs::process::Process::new(self.served.child.id().try_into().unwrap()).unwrap();
         process.status().unwrap().vmhwm.unwrap() * 1024
     }
 
@@ -74,12 +62,6 @@ impl Tap {
             let batch = now(self.link().posts(&boot, 1)).unwrap();
             (batch.posts.len() >= count && batch.in_flight == 0).then_some(batch)
         })
-    }
-}
-
-impl Drop for Tap {
-    fn drop(&mut self) {
-        end(&mut self.child);
     }
 }
 
@@ -160,8 +142,8 @@ fn ctrl_c_ends_it_though_a_post_is_under_way() {
     let mut stream = tap.connect();
     stream.write_all(b"POST /tasks HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{").unwrap();
     let began = Instant::now();
-    kill_process(pid_of(&tap.child), Signal::INT).unwrap();
-    let status = wait_for("its end", PATIENCE, || tap.child.try_wait().unwrap());
+    kill_process(pid_of(&tap.served.child), Signal::INT).unwrap();
+    let status = wait_for("its end", PATIENCE, || tap.served.child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(5));
 }
@@ -201,8 +183,8 @@ fn a_tap_that_was_killed_leaves_no_fault_behind() {
     let (boot, link) = (now(tap.link().hello()).unwrap().boot, tap.link());
     now(link.set(&order)).unwrap();
     assert_eq!(now(link.canary(Route::Tasks, 0, PATIENCE)).status, None);
-    tap.child.kill().unwrap();
-    tap.child.wait().unwrap();
+    tap.served.child.kill().unwrap();
+    tap.served.child.wait().unwrap();
     assert!(matches!(now(link.hello()), Err(LinkError::Unreachable { .. })));
     let again = Tap::start(stand_in.url());
     assert!(matches!(now(again.link().posts(&boot, 1)), Err(LinkError::Restarted)));
