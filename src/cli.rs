@@ -1,7 +1,8 @@
 //! What can be typed: the flags, their environment twins and the file `springtide.toml`.
 //!
 //! A flag beats its environment variable, which beats the file, which beats the default. What a
-//! combination of flags means is decided in `app`, not here.
+//! combination of flags means is decided in `app`, not here. It is long because every flag stands
+//! here once, with its help, and the help is read as one page.
 
 use std::{ffi::OsString, path::PathBuf};
 

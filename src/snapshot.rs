@@ -2,7 +2,7 @@
 //!
 //! A worker sends a [`Frame`] a second with what is new, and at the end one with its totals.
 //! Merging is associative and commutative, and an empty stretch changes nothing, so frames may be
-//! added in any order and grouping.
+//! added in any order and grouping. It is long because what a frame carries is told in one place.
 
 use std::collections::{BTreeMap, BTreeSet};
 

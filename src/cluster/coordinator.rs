@@ -13,6 +13,8 @@
 //! A missed deadline closes the cell as it is, with the reason, and ends the run. A rig that breaks
 //! closes the cell, too; the run goes on with the next if the rig can be armed for it. Without a rig
 //! there is neither `Arming` nor `Disarming`.
+//!
+//! The file is long because the machine is one: every transition can be read beside the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 

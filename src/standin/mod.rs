@@ -41,7 +41,7 @@ mod truth;
 mod worker;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc as handshake};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub use truth::{JobTruth, RouteTruth, SERVICE_TIMES_KEPT, Truth};
 
 use backend::Backend;
 use worker::{Poster, Workers};
+
+use crate::target::url_of;
 
 /// Threads that serve requests; merges have as many of their own.
 const THREADS: usize = 2;
@@ -207,14 +209,4 @@ fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>
         server::serve(backend, listener, tracker, stop).await;
     });
     runtime.shutdown_timeout(SHUTDOWN);
-}
-
-/// The URL under which this machine reaches the address.
-fn url_of(addr: SocketAddr) -> String {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    format!("http://{}", SocketAddr::new(ip, addr.port()))
 }

@@ -28,7 +28,7 @@ mod upstream;
 
 use std::{
     fmt, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, mpsc as handshake},
     thread::JoinHandle,
     time::Duration,
@@ -41,6 +41,8 @@ pub use link::{Link, LinkError, canary_at};
 
 use shared::Shared;
 use upstream::Upstream;
+
+use crate::target::url_of;
 
 /// Posts that are kept for readers when nothing else is said.
 pub const BUFFER: usize = 250_000;
@@ -218,14 +220,4 @@ fn run(shared: Arc<Shared>, addr: SocketAddr, ready: &handshake::SyncSender<Read
     let _ = ready.send(Ok(addr));
     runtime.block_on(serve::serve(shared, listener));
     runtime.shutdown_timeout(SHUTDOWN);
-}
-
-/// The URL under which this machine reaches the address.
-fn url_of(addr: SocketAddr) -> String {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    format!("http://{}", SocketAddr::new(ip, addr.port()))
 }

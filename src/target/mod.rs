@@ -13,4 +13,4 @@ mod trust;
 
 pub use endpoint::Endpoint;
 pub use http::{Answer, Client, HttpError, Sockets};
-pub use origin::Origin;
+pub use origin::{Origin, url_of};

@@ -1,7 +1,8 @@
 //! What every test is written with.
 //!
 //! No test waits without a deadline, and no process outlives its test: whoever is dropped early
-//! takes its process with it.
+//! takes its process with it. It is long because a run, its going and its end are one sentence in
+//! every test.
 
 use std::{
     collections::BTreeMap,
