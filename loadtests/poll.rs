@@ -75,6 +75,9 @@ fn saw(turn: &Turn<'_>, followed: &mut Followed, state: JobState, exchange: &Exc
         followed.job.backwards.push((from, state));
     }
     if before != Some(state) {
+        if state.is_merging() {
+            turn.run.merging.arrive();
+        }
         turn.recorder.state_changed(before, state);
     }
 }

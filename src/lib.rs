@@ -10,6 +10,7 @@ pub mod estimate;
 pub mod fault;
 pub mod histogram;
 pub mod micros;
+pub mod moment;
 pub mod post;
 pub mod route;
 pub mod scenario;
@@ -31,11 +32,13 @@ pub mod record;
 pub mod resilience;
 pub mod snapshot;
 pub mod summary;
+pub mod telemetry;
 pub mod verdict;
 
 // Edges.
 pub mod plane;
 pub mod recorder;
+pub mod sampling;
 pub mod tap;
 pub mod target;
 pub mod toxiproxy;

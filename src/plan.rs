@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     fault::Fault,
     micros::Micros,
-    scenario::{Scenario, ScenarioId},
+    scenario::{Probe, Scenario, ScenarioId},
 };
 
 /// What one repetition of one scenario is to do.
@@ -25,6 +25,8 @@ pub struct Cell {
     pub scenario: ScenarioId,
     /// Which repetition, from 1; 0 for a warm-up.
     pub repetition: u32,
+    /// Which try at it, from 1: an INVALID one may be made again.
+    pub attempt: u32,
     /// Users, each with one job in flight.
     pub users: u32,
     /// Tasks of each job.
@@ -70,6 +72,8 @@ pub struct Settings {
     pub run_time: Option<Micros>,
     /// Users that start per second from T0 on; all at T0 when absent.
     pub spawn_rate: Option<f64>,
+    /// How often an INVALID cell is made again at the end.
+    pub requeue: u32,
     /// Pause after a cell has become quiet.
     pub cool_down: Micros,
     /// Limits beyond which the generator measured itself.
@@ -102,6 +106,7 @@ impl Default for Settings {
             jobs_per_user: 1,
             run_time: None,
             spawn_rate: None,
+            requeue: 0,
             cool_down: Micros::ZERO,
             limits: Limits::default(),
         }
@@ -138,6 +143,8 @@ pub struct Plan {
     pub accounts: Accounts,
     /// How users behave.
     pub settings: Settings,
+    /// External commands that run beside the cells.
+    pub probes: Vec<Probe>,
     /// Warm-ups first, then the blocks.
     pub cells: Vec<Cell>,
 }
@@ -155,6 +162,7 @@ impl Plan {
                 kind,
                 scenario: s.id.clone(),
                 repetition,
+                attempt: 1,
                 users,
                 tasks: s.tasks,
                 fault: if kind == CellKind::WarmUp { Fault::none() } else { s.level(repetition).clone() },

@@ -16,13 +16,15 @@ use crate::{
     micros::Micros,
     plan::{Cell, CellKind, Plan},
     posts::CellPosts,
+    scenario::ScenarioId,
     snapshot::Totals,
+    telemetry::Telemetry,
     threshold::Threshold,
     verdict::{self, Check, Verdict},
 };
 
 /// Version of the format; a record with another one is refused.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 /// Name of the record in a run's folder.
 pub const FILE: &str = "run.json";
 
@@ -45,10 +47,18 @@ pub struct RunRecord {
     pub command: String,
     /// The machine the generator ran on.
     pub host: Host,
+    /// Starts after the first one, when the run was interrupted and resumed.
+    pub resumed: Vec<Resumed>,
+    /// What was under test, as it was told on the command line: name and revision.
+    pub revisions: BTreeMap<String, String>,
+    /// What the one who started it wanted to be kept.
+    pub note: Option<String>,
     /// The target.
     pub target: Target,
     /// What stood between its workers and its API.
     pub rigging: RiggingFacts,
+    /// The target's Redis, if one was named.
+    pub redis: Option<RedisFacts>,
     /// What was planned.
     pub plan: Plan,
     /// Limits asked for on the command line.
@@ -143,6 +153,49 @@ pub struct ToxiproxyFacts {
     pub listen: String,
 }
 
+/// A start of the program that went on with a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// When.
+    pub at: Timestamp,
+    /// The program, which may be another build.
+    pub build: Build,
+    /// The command line as typed.
+    pub command: String,
+    /// The machine.
+    pub host: Host,
+    /// How many cells there were already.
+    pub cells: u32,
+}
+
+/// The target's Redis.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisFacts {
+    /// Its address; no credentials.
+    pub url: String,
+    /// Its version.
+    pub version: String,
+    /// The name it gave itself at its start.
+    pub run_id: String,
+    /// Bytes its data may take; 0 for no limit.
+    pub maxmemory: u64,
+    /// What it does when that is not enough.
+    pub policy: String,
+}
+
+/// What was seen beside the load of a cell.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Beside {
+    /// The posts of the target's workers; `None` without a tap.
+    pub posts: Option<CellPosts>,
+    /// The fault; `None` where there was to be none.
+    pub injection: Option<Injection>,
+    /// Redis, metrics, processes, probes.
+    pub telemetry: Telemetry,
+    /// What the target was still busy with when the cell began; `None` when it was idle.
+    pub busy: Option<String>,
+}
+
 /// One cell that ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
@@ -162,6 +215,8 @@ pub struct CellRecord {
     pub posts: Option<CellPosts>,
     /// The fault that was injected, if there was to be one.
     pub injection: Option<Injection>,
+    /// What was sampled beside it.
+    pub telemetry: Telemetry,
     /// What was found.
     pub findings: Vec<Finding>,
     /// Every rule, applied.
@@ -172,7 +227,6 @@ pub struct CellRecord {
 
 impl CellRecord {
     /// Closes a cell: draws up its books, lists its findings, applies the rules.
-    #[expect(clippy::too_many_arguments, reason = "everything a cell leaves behind, each once")]
     pub fn close(
         cell: Cell,
         plan: &Plan,
@@ -180,9 +234,9 @@ impl CellRecord {
         t0_unix: u64,
         workers: BTreeMap<u32, u64>,
         frames: Option<String>,
-        posts: Option<CellPosts>,
-        injection: Option<Injection>,
+        beside: Beside,
     ) -> Self {
+        let Beside { posts, injection, telemetry, busy } = beside;
         let ledger = Ledger::of(&totals);
         let interval = plan.settings.poll_interval;
         let findings = finding::of_cell(&totals, &ledger, interval, posts.as_ref(), injection.as_ref());
@@ -194,33 +248,65 @@ impl CellRecord {
             posts: posts.as_ref(),
             injection: injection.as_ref(),
             frames: frames.as_deref(),
+            busy: busy.as_deref(),
         };
         let checks = verdict::of_cell(&facts, &plan.settings.limits);
         let duration = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
         let verdict = verdict::worst(&checks);
-        Self { cell, t0_unix, duration, totals, workers, ledger, posts, injection, findings, checks, verdict }
+        Self {
+            cell,
+            t0_unix,
+            duration,
+            totals,
+            workers,
+            ledger,
+            posts,
+            injection,
+            telemetry,
+            findings,
+            checks,
+            verdict,
+        }
     }
 
     /// The same without its measurements, as a warm-up is kept.
     pub fn without_totals(self) -> Self {
-        Self { totals: Totals::default(), posts: None, ..self }
+        Self { totals: Totals::default(), posts: None, telemetry: Telemetry::default(), ..self }
     }
 }
 
 impl RunRecord {
-    /// The cells that count.
-    pub fn measured(&self) -> impl Iterator<Item = &CellRecord> {
-        self.cells.iter().filter(|c| c.cell.kind == CellKind::Measured)
+    /// The cells that count, in the order they ran: of a repetition that was made again, the last.
+    pub fn measured(&self) -> impl Iterator<Item = &CellRecord> + Clone {
+        let last = self.last_attempts();
+        let is_last = move |c: &&CellRecord| last.get(&repetition(&c.cell)) == Some(&c.cell.attempt);
+        self.cells.iter().filter(|c| c.cell.kind == CellKind::Measured).filter(is_last)
+    }
+
+    /// INVALID cells that were made again, and therefore count no more.
+    pub fn replaced(&self) -> impl Iterator<Item = &CellRecord> {
+        let last = self.last_attempts();
+        let is_older = move |c: &&CellRecord| last.get(&repetition(&c.cell)) > Some(&c.cell.attempt);
+        self.cells.iter().filter(|c| c.cell.kind == CellKind::Measured).filter(is_older)
+    }
+
+    fn last_attempts(&self) -> BTreeMap<(ScenarioId, u32), u32> {
+        let mut last = BTreeMap::new();
+        for c in self.cells.iter().filter(|c| c.cell.kind == CellKind::Measured) {
+            let attempt = last.entry(repetition(&c.cell)).or_default();
+            *attempt = c.cell.attempt.max(*attempt);
+        }
+        last
     }
 
     /// The checks of every measured cell and of the run.
     pub fn all_checks(&self) -> impl Iterator<Item = &Check> + Clone {
-        self.cells
-            .iter()
-            .filter(|c| c.cell.kind == CellKind::Measured)
-            .flat_map(|c| &c.checks)
-            .chain(&self.checks)
+        self.measured().flat_map(|c| &c.checks).chain(&self.checks)
     }
+}
+
+fn repetition(cell: &Cell) -> (ScenarioId, u32) {
+    (cell.scenario.clone(), cell.repetition)
 }
 
 /// Why a record could not be read or written.

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 mod level;
+mod probe;
 
 use crate::fault::{Fault, FaultMode};
 use level::LevelRow;
+pub use probe::{Probe, ProbeName, StartAt};
 
 /// The runbook's matrix S1–S8, as shipped in `loadtests/matrix.toml`.
 pub const RUNBOOK: &str = include_str!("../loadtests/matrix.toml");
@@ -93,6 +95,8 @@ impl Scenario {
 pub struct Matrix {
     /// In the order of the file.
     pub scenarios: Vec<Scenario>,
+    /// External commands that run beside its cells.
+    pub probes: Vec<Probe>,
     /// SHA-256 of the file, in hex.
     pub sha256: String,
 }
@@ -229,7 +233,7 @@ impl Matrix {
         if scenarios.is_empty() {
             return Err(bad(0, "scenario", "at least one [[scenario]] is needed".into()));
         }
-        Ok(Self { scenarios, sha256: hex(&Sha256::digest(text)) })
+        Ok(Self { scenarios, probes: Vec::new(), sha256: hex(&Sha256::digest(text)) })
     }
 
     /// The scenario of that name, letter case aside.

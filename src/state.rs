@@ -47,6 +47,11 @@ impl JobState {
         matches!(self, Self::Completed | Self::Failed | Self::Canceled)
     }
 
+    /// Whether its results are being put together, or wait for it.
+    pub fn is_merging(self) -> bool {
+        matches!(self, Self::MergingQueued | Self::MergingRunning)
+    }
+
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

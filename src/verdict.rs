@@ -70,6 +70,8 @@ pub enum Rule {
     LittlesLaw,
     /// Every frame of every worker arrived and the deltas are the totals.
     FramesComplete,
+    /// The target was idle when the cell began, as far as its queues tell.
+    Idle,
     /// The tap missed no post, and what it counted fits together.
     TapComplete,
     /// The injected fault showed while it should, and only then.
@@ -95,6 +97,7 @@ impl Rule {
             Self::GeneratorCpu => "generator: CPU to spare",
             Self::LittlesLaw => "generator: Little's law holds",
             Self::FramesComplete => "every frame of every worker arrived",
+            Self::Idle => "the target was idle before",
             Self::TapComplete => "the tap saw every post",
             Self::FaultProven => "the fault showed, and only while it should",
             Self::JobsFetched => "every job was fetched",
@@ -140,6 +143,8 @@ pub struct Facts<'a> {
     pub injection: Option<&'a Injection>,
     /// What is wrong with its frames; `None` when all arrived.
     pub frames: Option<&'a str>,
+    /// What the target was still busy with when it began; `None` when it was idle.
+    pub busy: Option<&'a str>,
 }
 
 /// Applies every rule that concerns a finished cell.
@@ -216,6 +221,7 @@ pub fn of_cell(facts: &Facts<'_>, limits: &Limits) -> Vec<Check> {
             frames.unwrap_or("deltas equal totals").into(),
         ),
     ];
+    checks.extend(facts.busy.map(|why| Check::new(Rule::Idle, false, Invalid, why.into())));
     checks.extend(facts.posts.map(|posts| tap::is_complete(facts, posts)));
     checks.extend(tap::fault_showed(facts));
     if cell.fault.is_none() {
@@ -308,6 +314,7 @@ mod tests {
             posts: None,
             injection: None,
             frames: None,
+            busy: None,
         };
         of_cell(&facts, &Limits::default())
     }

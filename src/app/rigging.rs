@@ -15,6 +15,7 @@ use crate::{
     post::TapHello,
     record::{RiggingFacts, TapFacts, ToxiproxyFacts},
     route::Route,
+    sampling::Samplers,
     standin::StandIn,
     tap::{self, BUFFER, Link, Tap},
     toxiproxy::Toxiproxy,
@@ -129,13 +130,14 @@ impl Rigging {
     }
 
     /// Sets the rig of the run up; `None` when there is nothing to read and nothing to do.
-    pub(super) fn set_up(&mut self, run_id: &str) -> Option<Rig> {
+    pub(super) fn set_up(&mut self, run_id: &str, samplers: Samplers) -> Option<Rig> {
         let harm = match (self.toxiproxy.take(), &self.link) {
             (Some(proxy), _) => Some(Harm::Toxiproxy(Box::new(proxy))),
             (None, Some(link)) => Some(Harm::Tap(link.clone())),
             (None, None) => None,
         };
-        harm.map(|harm| Rig::set_up(run_id, self.link.clone(), Some(harm)))
+        let is_needed = harm.is_some() || !samplers.is_empty();
+        is_needed.then(|| Rig::set_up(run_id, self.link.clone(), harm, samplers))
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     loadtests::{Kit, session::Accounts, user::LOGINS_AT_ONCE},
     record::{RunRecord, SCHEMA},
     report::Paper,
+    sampling::Samplers,
     standin::StandIn,
     target::{Origin, Sockets, origin::OriginError},
     verdict::{Exit, Verdict},
@@ -136,8 +137,12 @@ async fn go(
         build: facts::build(),
         command: facts::command_line(),
         host: facts::host(),
+        resumed: Vec::new(),
+        revisions: Default::default(),
+        note: None,
         target,
         rigging: rigging.facts.clone(),
+        redis: None,
         plan: plan.clone(),
         thresholds: args.thresholds.clone(),
         cells: Vec::new(),
@@ -146,7 +151,7 @@ async fn go(
         stopped: None,
     };
     let mut watch = Watch::new(record, folder.to_owned(), args.no_progress);
-    let rig = rigging.set_up(&run_id);
+    let rig = rigging.set_up(&run_id, Samplers::default());
     let stopped = local::carry_out(&plan, &run_id, &kit, threads, &mut watch, rig, stop).await;
     let mut record = watch.finish();
     record.stopped = stopped?;

@@ -129,6 +129,7 @@ impl Wanted {
                 jobs_per_user: args.jobs_per_user,
                 run_time: args.run_time,
                 spawn_rate: args.spawn_rate,
+                requeue: 0,
                 cool_down: args.cool_down,
                 limits: Limits {
                     lag_p99: args.max_lag,
@@ -136,6 +137,7 @@ impl Wanted {
                     ..Limits::default()
                 },
             },
+            probes: matrix.probes,
             cells,
         };
         Ok(Self { plan, input, account, warnings })

@@ -201,6 +201,9 @@ impl Coordinator {
                 }
                 self.settle(now)
             }
+            Report::Merging { cell, .. } if self.state == State::Running && Some(cell) == current => {
+                self.rigged.then_some(Action::Rig(Order::Merging)).into_iter().collect()
+            }
             Report::Frame(frame) if Some(frame.cell) == current => {
                 let received = self.received.entry(frame.worker).or_default();
                 if !received.seqs.insert(frame.seq) {
@@ -444,7 +447,7 @@ mod tests {
     fn broken(why: &str) -> Event {
         let mut posts = Book::default();
         posts.trouble(why.into());
-        let evidence = Box::new(Evidence { posts: Some(posts), injection: None });
+        let evidence = Box::new(Evidence { posts: Some(posts), ..Evidence::default() });
         Event::Rig(Word::Broken { why: why.into(), evidence })
     }
 
@@ -509,7 +512,7 @@ mod tests {
         let started = c.on(ready(0, 0), Micros(2));
         assert_eq!(started[2], Action::Rig(Order::Start { at: Micros(2) + LEAD }));
         assert_eq!(c.on(through(0, 0), Micros(5)), [Action::Rig(Order::Disarm)]);
-        let evidence = Evidence { posts: Some(Book::default()), injection: None };
+        let evidence = Evidence { posts: Some(Book::default()), ..Evidence::default() };
         let settles = c.on(Event::Rig(Word::Disarmed(Box::new(evidence.clone()))), Micros(6));
         assert_eq!(settles, [Action::Send(Command::Settle { cell: 0 })]);
         let actions = c.on(frame(0, 0, 1, FrameBody::Final(Box::default())), Micros(7));

@@ -12,7 +12,7 @@ use crate::{
     micros::Micros,
     plan::{Cell, CellKind, Plan},
     plane::{Plane, PlaneError},
-    record::CellRecord,
+    record::{Beside, CellRecord},
     snapshot::Totals,
 };
 
@@ -115,10 +115,11 @@ async fn carry_out<P: Plane>(
 
 fn record(closed: Closed, plan: &Plan) -> CellRecord {
     let Closed { cell, totals, t0_unix, workers, missing, evidence } = closed;
-    let Evidence { posts, injection } = evidence;
+    let Evidence { posts, injection, telemetry, busy } = evidence;
     let posts = posts.map(|book| book.close(&totals));
+    let beside = Beside { posts, injection, telemetry, busy };
     let warm_up = cell.kind == CellKind::WarmUp;
-    let record = CellRecord::close(cell, plan, totals, t0_unix, workers, missing, posts, injection);
+    let record = CellRecord::close(cell, plan, totals, t0_unix, workers, missing, beside);
     if warm_up { record.without_totals() } else { record }
 }
 

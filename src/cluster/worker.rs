@@ -73,7 +73,7 @@ impl<P: Plane, D: Driver> Worker<P, D> {
             tokio::spawn(async move { driver.drive(run).await })
         };
         tokio::pin!(drive);
-        let (mut said_ready, mut started, mut said_through) = (false, false, false);
+        let (mut said_ready, mut started, mut said_merging, mut said_through) = (false, false, false, false);
         // A worker without users is driven at once, but stands by until the others are through.
         let (mut driven, mut settling) = (false, false);
         let mut frames = tokio::time::interval(FRAME);
@@ -91,6 +91,10 @@ impl<P: Plane, D: Driver> Worker<P, D> {
                     if run.failure().is_none() {
                         self.plane.report(Report::Ready { worker, cell: number }).await?;
                     }
+                }
+                () = run.merging.full(), if started && !said_merging => {
+                    said_merging = true;
+                    self.plane.report(Report::Merging { worker, cell: number }).await?;
                 }
                 () = run.settle.full(), if started && !said_through => {
                     said_through = true;

@@ -97,6 +97,8 @@ pub struct CellRun {
     pub start: Gate,
     /// All jobs have an outcome, on every worker; the target is to be made quiet and asked.
     pub settle: Gate,
+    /// Opened when the first job is seen merging.
+    pub merging: Gate,
     /// Give up: finish or cancel what is in flight and come to an end.
     pub stop: CancellationToken,
     /// One recorder for each load thread.
@@ -121,6 +123,7 @@ impl CellRun {
             settings,
             start: Gate::new(users),
             settle: Gate::new(users),
+            merging: Gate::new(1),
             stop,
             recorders: (0..threads.max(1)).map(|_| Arc::default()).collect(),
             failed: Mutex::new(None),

@@ -200,6 +200,7 @@ mod tests {
             input: InputFacts { name: String::new(), sha256: String::new(), bytes: 0 },
             accounts: Accounts::Registered,
             settings,
+            probes: Vec::new(),
         }
     }
 

@@ -55,6 +55,13 @@ pub enum Report {
         /// Of which cell.
         cell: u32,
     },
+    /// A job of the share was seen merging, for the first time.
+    Merging {
+        /// Who.
+        worker: u32,
+        /// Of which cell.
+        cell: u32,
+    },
     /// All jobs of the share have an outcome.
     Through {
         /// Who.

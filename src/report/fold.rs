@@ -69,6 +69,7 @@ fn strain(check: &Check, cell: Option<&CellRecord>) -> f64 {
         Rule::Quiet => cell.totals.target.unfinished.len() as f64,
         Rule::Reconciled
         | Rule::FramesComplete
+        | Rule::Idle
         | Rule::TapComplete
         | Rule::FaultProven
         | Rule::ResultsAgree

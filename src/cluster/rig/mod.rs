@@ -1,5 +1,5 @@
 //! The rig: what stands beside the load of a cell. It reads the tap, has the fault put in place and
-//! taken away, and sends the canaries that prove it.
+//! taken away, sends the canaries that prove it, and has Redis, metrics and processes sampled.
 //!
 //! One task serves it for the whole run. It is told what to do by [`Order`]s and answers in
 //! [`Word`]s; the coordinator decides on both. However the run ends, the last thing the rig does is
@@ -25,11 +25,15 @@ use crate::{
     micros::Micros,
     plan::Cell,
     posts::Book,
+    sampling::Samplers,
     tap::Link,
+    telemetry::Telemetry,
 };
 
 /// How often the tap is read and the lease of the fault renewed.
 const TICK: Duration = Duration::from_millis(500);
+/// How long the target's queues may take to become empty before a cell.
+const IDLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long the end of a run may take.
 const END_WITHIN: Duration = Duration::from_secs(15);
 
@@ -43,6 +47,8 @@ pub enum Order {
         /// When.
         at: Micros,
     },
+    /// A job of the cell was seen merging.
+    Merging,
     /// Every job of the cell has an outcome: take the fault away and read the last posts.
     Disarm,
     /// The cell is given up.
@@ -72,6 +78,10 @@ pub struct Evidence {
     pub posts: Option<Book>,
     /// The fault; `None` where there was to be none.
     pub injection: Option<Injection>,
+    /// Redis, metrics, processes, probes.
+    pub telemetry: Telemetry,
+    /// What the target was still busy with when the cell was to begin; `None` when it was idle.
+    pub busy: Option<String>,
 }
 
 /// The run's end of the rig.
@@ -84,7 +94,7 @@ pub struct Rig {
 
 impl Rig {
     /// Sets it up for a run: with a tap to read, with something to do harm, or both.
-    pub fn set_up(run: &str, tap: Option<Link>, harm: Option<Harm>) -> Self {
+    pub fn set_up(run: &str, tap: Option<Link>, harm: Option<Harm>, samplers: Samplers) -> Self {
         let (orders, inbox) = mpsc::channel(8);
         let (outbox, words) = mpsc::channel(8);
         let reader = tap.map(Reader::new);
@@ -92,6 +102,7 @@ impl Rig {
             run: run.to_owned(),
             reader,
             harm,
+            samplers,
             has_harmed: false,
             seen: BTreeSet::new(),
             inbox,
@@ -133,6 +144,7 @@ struct Server {
     run: String,
     reader: Option<Reader>,
     harm: Option<Harm>,
+    samplers: Samplers,
     /// Whether there ever was a fault of ours to take away.
     has_harmed: bool,
     /// Simulations of the cells so far.
@@ -150,6 +162,8 @@ struct AtCell {
     /// Those of `during`, once they are back.
     sent: Vec<Canary>,
     t0: Option<Instant>,
+    /// What the target was still busy with before.
+    busy: Option<String>,
 }
 
 /// Why a cell came to its end for the rig.
@@ -170,12 +184,15 @@ impl Server {
                     if let Some(during) = at.and_then(|at| at.during) {
                         during.abort();
                     }
+                    self.samplers.abandon().await;
                     self.take_away().await;
                     continue;
                 }
                 Err(why) => {
                     self.take_away().await;
-                    let evidence = at.map(|at| self.cut_short(at, &why)).unwrap_or_default();
+                    let t0 = at.as_ref().and_then(|at| at.t0).unwrap_or_else(Instant::now);
+                    let mut evidence = at.map(|at| self.cut_short(at, &why)).unwrap_or_default();
+                    evidence.telemetry = self.samplers.close(t0).await;
                     Word::Broken { why, evidence: Box::new(evidence) }
                 }
             };
@@ -202,10 +219,10 @@ impl Server {
         if let Some(during) = &at.during {
             during.abort();
         }
-        let mut book = at.book;
+        let (mut book, busy) = (at.book, at.busy);
         book.trouble(why.to_owned());
         self.seen = book.seen();
-        Evidence { posts: self.looked(book), injection: None }
+        Evidence { posts: self.looked(book), busy, ..Evidence::default() }
     }
 
     /// Stands beside one cell. `at` is filled as soon as there is something to lose.
@@ -221,7 +238,14 @@ impl Server {
             during: None,
             sent: Vec::new(),
             t0: None,
+            busy: None,
         });
+        here.busy = tokio::select! {
+            idle = self.samplers.idle(IDLE_WITHIN) => idle.err(),
+            // The only word there can be now is that nobody waits for the cell any more.
+            _ = self.inbox.recv() => return Ok(Ended::Abandoned),
+        };
+        self.samplers.open(cell).await;
         let canaries = match &mut self.harm {
             Some(harm) if !cell.fault.is_none() => {
                 harm.is_absent().await?;
@@ -259,6 +283,7 @@ impl Server {
                 order = self.inbox.recv() => match order {
                     Some((Order::Start { .. }, t0)) => {
                         here.t0 = Some(t0);
+                        self.samplers.started(t0);
                         if let (Some(harm), Some(in_place), Some(canaries)) =
                             (&mut self.harm, &mut here.in_place, &canaries)
                         {
@@ -266,6 +291,7 @@ impl Server {
                             here.during = Some(tokio::spawn(canaries.clone().during(t0)));
                         }
                     }
+                    Some((Order::Merging, _)) => self.samplers.merging(),
                     Some((Order::Disarm, _)) => break,
                     Some((Order::Arm(_), _)) => return Err("told to arm in the middle of a cell".into()),
                     Some((Order::Abandon, _)) | None => return Ok(Ended::Abandoned),
@@ -278,6 +304,9 @@ impl Server {
                 _ = ticks.tick() => {
                     if let Some(reader) = &mut self.reader {
                         reader.read(&mut here.book).await?;
+                        if reader.saw_merging {
+                            self.samplers.merging();
+                        }
                     }
                     if let (Some(harm), Some(_)) = (&mut self.harm, &here.in_place) {
                         harm.renew(&self.run, cell).await?;
@@ -359,7 +388,8 @@ impl Server {
         }
         let Some(here) = at.take() else { return Ok(Evidence::default()) };
         self.seen = here.book.seen();
-        Ok(Evidence { posts: self.looked(here.book), injection })
+        let telemetry = self.samplers.close(here.t0.unwrap_or_else(Instant::now)).await;
+        Ok(Evidence { posts: self.looked(here.book), injection, telemetry, busy: here.busy })
     }
 
     /// The book of a cell that is over; `None` when there was no tap to fill it.

@@ -10,6 +10,7 @@ use crate::{
     plan::Cell,
     post::Batch,
     posts::Book,
+    state::JobState,
     tap::{Link, LinkError},
 };
 
@@ -32,11 +33,21 @@ pub(super) struct Reader {
     pub(super) now: Micros,
     /// The tap's clock when the cell began.
     began: Micros,
+    /// Whether a job was seen merging in this cell.
+    pub(super) saw_merging: bool,
 }
 
 impl Reader {
     pub(super) fn new(link: Link) -> Self {
-        Self { link, boot: None, next: 0, answered: Instant::now(), now: Micros::ZERO, began: Micros::ZERO }
+        Self {
+            link,
+            boot: None,
+            next: 0,
+            answered: Instant::now(),
+            now: Micros::ZERO,
+            began: Micros::ZERO,
+            saw_merging: false,
+        }
     }
 
     /// Goes on to the end of the log without looking.
@@ -48,6 +59,7 @@ impl Reader {
         self.next = batch.next;
         (self.began, self.now) = (batch.now, batch.now);
         self.answered = Instant::now();
+        self.saw_merging = false;
         Ok(())
     }
 
@@ -97,6 +109,7 @@ impl Reader {
                 if batch.lost > 0 {
                     book.unread(batch.lost);
                 }
+                self.saw_merging |= batch.posts.iter().any(|p| p.state.is_some_and(JobState::is_merging));
                 batch.posts.drain(..).for_each(|post| book.add(&post));
                 Ok(Some(batch))
             }

@@ -12,7 +12,7 @@ use crate::{
     judgement,
     micros::Micros,
     plan::{Accounts, Cell, CellKind, InputFacts, Plan, Settings},
-    record::{Build, CellRecord, Host, RunRecord, SCHEMA, Target},
+    record::{Beside, Build, CellRecord, Host, RunRecord, SCHEMA, Target},
     scenario::Scenario,
     snapshot::ErrorKey,
     timeline::JobOutcome,
@@ -124,7 +124,15 @@ pub(crate) fn nasty() -> RunRecord {
     }
     totals.errors =
         totals.errors.into_iter().map(|(key, e)| (ErrorKey { error: EVIL.into(), ..key }, e)).collect();
-    run.cells.push(CellRecord::close(old.cell, &plan, totals, old.t0_unix, old.workers, None, None, None));
+    run.cells.push(CellRecord::close(
+        old.cell,
+        &plan,
+        totals,
+        old.t0_unix,
+        old.workers,
+        None,
+        Beside::default(),
+    ));
     judgement::close(&mut run);
     run
 }
@@ -166,6 +174,7 @@ fn carry_out(
         input: InputFacts { name: "proton-beam.json".into(), sha256: "1f".repeat(32), bytes: 4_817 },
         accounts: Accounts::Registered,
         settings: Settings { job_timeout: Micros(60_000_000), jobs_per_user, ..Settings::default() },
+        probes: Vec::new(),
     };
     let started: jiff::Timestamp = "2026-10-01T12:00:00Z".parse().unwrap();
     let mut t0 = started.as_microsecond() as u64 + 2_000_000;
@@ -177,7 +186,8 @@ fn carry_out(
         let end = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
         let (posts, injection) = tap.map(|tap| tap.close(&cell, end, &totals)).unzip();
         let workers = [(0, 9)].into();
-        let record = CellRecord::close(cell, &plan, totals, t0, workers, None, posts, injection.flatten());
+        let beside = Beside { posts, injection: injection.flatten(), ..Beside::default() };
+        let record = CellRecord::close(cell, &plan, totals, t0, workers, None, beside);
         t0 += record.duration.0 + 3_000_000;
         cells.push(if warm_up { record.without_totals() } else { record });
     }
@@ -202,6 +212,9 @@ fn carry_out(
             kernel: "Linux 6.1.0".into(),
             open_files: 65_536,
         },
+        resumed: Vec::new(),
+        revisions: Default::default(),
+        note: None,
         target: Target {
             stand_in: true,
             url: "http://127.0.0.1:41234".into(),
@@ -211,6 +224,7 @@ fn carry_out(
             retries: None,
         },
         rigging: Default::default(),
+        redis: None,
         plan,
         thresholds: Vec::new(),
         cells,
