@@ -9,7 +9,7 @@ fn main() {
             println!("cargo::rerun-if-changed={path}");
         }
     }
-    println!("cargo::rustc-env=SPRINGTIDE_REVISION={}", revision().unwrap_or_else(|| "unknown".into()));
+    println!("cargo::rustc-env=SPRINGTIDE_BUILD_REVISION={}", revision().unwrap_or_else(|| "unknown".into()));
     println!("cargo::rustc-env=SPRINGTIDE_GOOSE={}", goose().unwrap_or_else(|| "unknown".into()));
 }
 

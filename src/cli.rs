@@ -4,7 +4,7 @@
 //! combination of flags means is decided in `app`, not here. It is long because every flag stands
 //! here once, with its help, and the help is read as one page.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind, parser::ValueSource};
 
@@ -53,6 +53,7 @@ Bugs (those with =SHARE hit that share of the jobs, all without it):
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Without a subcommand springtide runs one scenario, as `run` does.\n\
+                  `springtide matrix` runs a whole matrix.\n\
                   Exit codes: 0 PASS, 1 jobs failed or a runtime error, 2 bad flags or files, 3 a threshold \
                   failed, 5 INVALID, 130/143 interrupted.\n\
                   Each flag can be set by SPRINGTIDE_<FLAG> or in springtide.toml; the password only by \
@@ -72,6 +73,8 @@ pub struct Cli {
 pub enum Command {
     /// Run all repetitions of one scenario (the default)
     Run(Box<RunArgs>),
+    /// Run a whole matrix: every scenario in randomized blocks, and the evidence that comes of it
+    Matrix(Box<MatrixArgs>),
     /// Draw the reports of a finished run again, from its run.json
     Report(ReportArgs),
     /// Run the built-in stand-in backend alone, until Ctrl-C
@@ -93,6 +96,38 @@ pub struct RunArgs {
         required = true
     )]
     pub scenarios: Vec<String>,
+    /// How, on what and with what besides.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Flags of `matrix`.
+#[derive(Debug, Clone, Args)]
+pub struct MatrixArgs {
+    /// Only these scenarios of the matrix, such as S1,S3 [default: all]
+    #[arg(
+        short = 's',
+        long = "scenarios",
+        alias = "scenario",
+        env = "SPRINGTIDE_SCENARIOS",
+        value_name = "IDS",
+        value_delimiter = ','
+    )]
+    pub scenarios: Vec<String>,
+    /// Go on with an interrupted run: its folder, or its run.json
+    #[arg(long, env = "SPRINGTIDE_RESUME", value_name = "DIR")]
+    pub resume: Option<PathBuf>,
+    /// Make an INVALID cell again at the end, at most so often
+    #[arg(long, env = "SPRINGTIDE_REQUEUE", value_name = "N", default_value_t = 2, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=10))]
+    pub requeue: u32,
+    /// How, on what and with what besides.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// What `run` and `matrix` have in common.
+#[derive(Debug, Clone, Args)]
+pub struct LoadArgs {
     /// Matrix file [default: the runbook's S1-S8]
     #[arg(long, env = "SPRINGTIDE_MATRIX", value_name = "FILE")]
     pub matrix: Option<PathBuf>,
@@ -189,6 +224,75 @@ pub struct RunArgs {
     )]
     pub toxiproxy_proxy: Option<String>,
 
+    /// The target's Redis, such as redis://127.0.0.1:6379/0: sampled every second, and used by the stand-in's workers; its password comes from SPRINGTIDE_REDIS_PASSWORD or --redis-password-file
+    #[arg(long, env = "SPRINGTIDE_REDIS_URL", value_name = "URL", help_heading = "Telemetry")]
+    pub redis_url: Option<String>,
+    /// File whose first line is the password of that Redis
+    #[arg(
+        long,
+        env = "SPRINGTIDE_REDIS_PASSWORD_FILE",
+        value_name = "FILE",
+        requires = "redis_url",
+        help_heading = "Telemetry"
+    )]
+    pub redis_password_file: Option<PathBuf>,
+    /// PEM file of certificates to trust with rediss://, instead of the system's
+    #[arg(
+        long,
+        env = "SPRINGTIDE_REDIS_CA_CERT",
+        value_name = "FILE",
+        requires = "redis_url",
+        help_heading = "Telemetry"
+    )]
+    pub redis_ca_cert: Option<PathBuf>,
+    /// Celery queues to look at, which must be empty before a repetition begins
+    #[arg(
+        long = "redis-queues",
+        env = "SPRINGTIDE_REDIS_QUEUES",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "simulations,helper,helper-short",
+        help_heading = "Telemetry"
+    )]
+    pub redis_queues: Vec<String>,
+    /// Prometheus metrics to scrape every second, such as http://redis-exporter:9121/metrics (repeatable)
+    #[arg(
+        long = "metrics-url",
+        env = "SPRINGTIDE_METRICS_URL",
+        value_name = "URL",
+        value_delimiter = ',',
+        help_heading = "Telemetry"
+    )]
+    pub metrics_urls: Vec<String>,
+    /// Show springtide's own live metrics at /metrics on this address, such as 127.0.0.1:9646
+    #[arg(long, env = "SPRINGTIDE_METRICS_LISTEN", value_name = "ADDR", help_heading = "Telemetry")]
+    pub metrics_listen: Option<std::net::SocketAddr>,
+    /// Send spans of jobs, stages and requests to this OTLP endpoint, such as http://collector:4318
+    #[arg(long, env = "SPRINGTIDE_OTLP", value_name = "URL", help_heading = "Telemetry")]
+    pub otlp: Option<String>,
+    /// Watch CPU and memory of a process of this host and its children, such as celery=4711 (repeatable)
+    #[arg(
+        long = "watch-pid",
+        env = "SPRINGTIDE_WATCH_PID",
+        value_name = "NAME=PID",
+        value_delimiter = ',',
+        help_heading = "Telemetry"
+    )]
+    pub watch_pids: Vec<WatchPid>,
+
+    /// Revision of a part of what is under test, such as backend=0c84dff7 (repeatable)
+    #[arg(
+        long = "revision",
+        env = "SPRINGTIDE_REVISION",
+        value_name = "NAME=SHA",
+        value_delimiter = ',',
+        help_heading = "Evidence"
+    )]
+    pub revisions: Vec<Revision>,
+    /// A sentence to keep with the run
+    #[arg(long, env = "SPRINGTIDE_NOTE", value_name = "TEXT", help_heading = "Evidence")]
+    pub note: Option<String>,
+
     /// Fail the run unless this holds, such as 'job.p95<30s' or 'failures<1% for S6' (repeatable)
     #[arg(
         long = "threshold",
@@ -237,6 +341,67 @@ pub struct RunArgs {
     /// The stand-in, when there is no --host.
     #[command(flatten)]
     pub standin: StandInArgs,
+    /// Names of the fields that were typed or set in the environment, not taken from a file or default.
+    #[arg(skip)]
+    pub typed: BTreeSet<String>,
+}
+
+impl LoadArgs {
+    /// Whether the field was typed, or set in the environment.
+    pub fn is_typed(&self, field: &str) -> bool {
+        self.typed.contains(field)
+    }
+}
+
+/// A process to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchPid {
+    /// What to call it.
+    pub name: String,
+    /// Its number on this host.
+    pub pid: u32,
+}
+
+impl std::str::FromStr for WatchPid {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, pid) = named(text, "celery=4711")?;
+        match pid.parse() {
+            Ok(pid @ 1..) => Ok(Self { name, pid }),
+            _ => Err("write NAME=PID with the number of a process, such as celery=4711".into()),
+        }
+    }
+}
+
+/// A revision of a part of what is under test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision {
+    /// Of what.
+    pub name: String,
+    /// Which.
+    pub sha: String,
+}
+
+impl std::str::FromStr for Revision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, sha) = named(text, "backend=0c84dff7")?;
+        let fits = (1..=80).contains(&sha.len()) && sha.chars().all(|c| c.is_ascii_graphic());
+        if !fits {
+            return Err("write NAME=SHA, such as backend=0c84dff7".into());
+        }
+        Ok(Self { name, sha: sha.to_owned() })
+    }
+}
+
+/// `NAME=VALUE`, where the name is fit for files and tables.
+fn named<'a>(text: &'a str, example: &str) -> Result<(String, &'a str), String> {
+    match text.split_once('=') {
+        Some((name, value)) => label(name).map(|name| (name, value)),
+        None => Err(format!("write NAME=VALUE, such as {example}")),
+    }
 }
 
 /// Knobs of the stand-in.
@@ -278,6 +443,12 @@ pub struct BackendArgs {
     /// Where its workers post to, when that is not itself: a tap or another proxy before it
     #[arg(long, env = "SPRINGTIDE_INTERNAL_URL", value_name = "URL")]
     pub internal_url: Option<String>,
+    /// Redis that its workers move tasks and results through, as Celery does, such as redis://127.0.0.1:6379/0
+    #[arg(long, env = "SPRINGTIDE_REDIS_URL", value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// File whose first line is the password of that Redis, or SPRINGTIDE_REDIS_PASSWORD
+    #[arg(long, env = "SPRINGTIDE_REDIS_PASSWORD_FILE", value_name = "FILE", requires = "redis_url")]
+    pub redis_password_file: Option<PathBuf>,
     /// Seed of task times and bugs
     #[arg(long, env = "SPRINGTIDE_SEED", value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -318,7 +489,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, config: Option<&str>) -> 
         Some(Ok(command)) => command,
         // The file concerns only runs: help, and commands of another kind, work without it.
         Some(Err(error)) => match read(Cli::command(), &args) {
-            Ok(cli) if !matches!(cli.command, None | Some(Command::Run(_))) => return Ok(cli),
+            Ok(cli) if !matches!(cli.command, None | Some(Command::Run(_) | Command::Matrix(_))) => {
+                return Ok(cli);
+            }
             Err(other) if !other.use_stderr() => return Err(other),
             _ => return Err(error),
         },
@@ -337,10 +510,15 @@ fn read(command: clap::Command, args: &[OsString]) -> Result<Cli, clap::Error> {
     let matches = command.try_get_matches_from(args)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     match &mut cli.command {
-        None => yield_to_flags(&mut cli.run, &matches),
+        None => yield_to_flags(&mut cli.run.load, &matches),
         Some(Command::Run(run)) => {
             if let Some(matches) = matches.subcommand_matches("run") {
-                yield_to_flags(run, matches);
+                yield_to_flags(&mut run.load, matches);
+            }
+        }
+        Some(Command::Matrix(matrix)) => {
+            if let Some(matches) = matches.subcommand_matches("matrix") {
+                yield_to_flags(&mut matrix.load, matches);
             }
         }
         Some(Command::Report(_) | Command::Backend(_) | Command::Tap(_)) => {}
@@ -349,10 +527,13 @@ fn read(command: clap::Command, args: &[OsString]) -> Result<Cli, clap::Error> {
 }
 
 /// Of two flags that exclude each other, the one from the file gives way to the one that was typed.
-fn yield_to_flags(run: &mut RunArgs, matches: &clap::ArgMatches) {
+fn yield_to_flags(run: &mut LoadArgs, matches: &clap::ArgMatches) {
     let typed = |id: &str| {
-        matches!(matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+        let is_known = matches.try_contains_id(id).is_ok();
+        let source = if is_known { matches.value_source(id) } else { None };
+        matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
     };
+    run.typed = matches.ids().map(clap::Id::as_str).filter(|id| typed(id)).map(str::to_owned).collect();
     if typed("register") && run.register && !typed("username") {
         run.username = None;
     } else if typed("username") && !typed("register") {
@@ -392,9 +573,12 @@ fn with_config(mut command: clap::Command, text: &str) -> Result<clap::Command, 
         })?;
         let set = move |arg: clap::Arg| arg.default_values(values.clone()).required(false);
         command = command.mut_arg(&id, set.clone());
-        if let Some(run) = command.find_subcommand("run").cloned() {
-            let run = run.mut_arg(&id, set);
-            command = command.mut_subcommand("run", move |_| run);
+        for name in ["run", "matrix"] {
+            let with_it = command.find_subcommand(name).filter(|c| known(c).as_ref() == Some(&id)).cloned();
+            if let Some(sub) = with_it {
+                let sub = sub.mut_arg(&id, set.clone());
+                command = command.mut_subcommand(name, move |_| sub);
+            }
         }
     }
     Ok(command)
@@ -487,7 +671,7 @@ mod tests {
     fn the_main_job_needs_no_subcommand() {
         let cli = typed(&["--scenario", "S6", "--users", "10"], None).unwrap();
         assert!(cli.command.is_none());
-        assert_eq!((cli.run.scenarios, cli.run.users), (vec!["S6".to_owned()], Some(10)));
+        assert_eq!((cli.run.scenarios, cli.run.load.users), (vec!["S6".to_owned()], Some(10)));
     }
 
     #[test]
@@ -495,20 +679,20 @@ mod tests {
         let file =
             "scenario = \"S1\"\npoll-interval = \"1s\"\nno_warmup = true\nthreshold = [\"failures<1%\"]\n";
         let cli = typed(&["--poll-interval", "250ms"], Some(file)).unwrap();
-        assert_eq!(cli.run.poll_interval, Micros(250_000));
+        assert_eq!(cli.run.load.poll_interval, Micros(250_000));
         assert_eq!(cli.run.scenarios, ["S1"]);
-        assert!(cli.run.no_warmup);
-        assert_eq!(cli.run.thresholds.len(), 1);
+        assert!(cli.run.load.no_warmup);
+        assert_eq!(cli.run.load.thresholds.len(), 1);
         let Some(Command::Run(run)) = typed(&["run"], Some(file)).unwrap().command else { panic!() };
-        assert_eq!(run.poll_interval, Micros(1_000_000));
+        assert_eq!(run.load.poll_interval, Micros(1_000_000));
     }
 
     #[test]
     fn of_flags_that_exclude_each_other_the_typed_one_holds() {
         let file = "scenario = \"S1\"\nusername = \"ann\"\nrun-time = \"1m\"\n";
-        let run = typed(&["--register", "--jobs-per-user", "3"], Some(file)).unwrap().run;
+        let run = typed(&["--register", "--jobs-per-user", "3"], Some(file)).unwrap().run.load;
         assert_eq!((run.username, run.run_time, run.jobs_per_user), (None, None, 3));
-        let run = typed(&[], Some(file)).unwrap().run;
+        let run = typed(&[], Some(file)).unwrap().run.load;
         assert_eq!((run.username.as_deref(), run.run_time), (Some("ann"), Some(Micros(60_000_000))));
     }
 

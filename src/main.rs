@@ -83,6 +83,7 @@ async fn act(cli: Cli, mut out: Out) -> Result<Exit, Failure> {
     match cli.command {
         None => app::run::run(cli.run, &mut out, stop).await,
         Some(Command::Run(args)) => app::run::run(*args, &mut out, stop).await,
+        Some(Command::Matrix(args)) => app::matrix::matrix(*args, &mut out, stop).await,
         Some(Command::Report(args)) => app::report::report(&args, &mut out),
         Some(Command::Backend(args)) => app::backend::backend(args, &mut out, stop).await,
         Some(Command::Tap(args)) => app::tap::tap(args, &mut out, stop).await,

@@ -11,7 +11,7 @@ use crate::record::{Build, Host};
 pub(super) fn build() -> Build {
     Build {
         version: env!("CARGO_PKG_VERSION").into(),
-        revision: env!("SPRINGTIDE_REVISION").into(),
+        revision: env!("SPRINGTIDE_BUILD_REVISION").into(),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
         goose: env!("SPRINGTIDE_GOOSE").into(),
     }

@@ -1,9 +1,11 @@
 //! What a command does: wiring only, one file a command.
 
 pub mod backend;
+mod errand;
 mod facts;
 mod folder;
 mod local;
+pub mod matrix;
 mod preflight;
 mod progress;
 pub mod report;

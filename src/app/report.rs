@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::{
     Failure, Out,
-    run::{INTERRUPTED, TERMINATED},
+    errand::{INTERRUPTED, TERMINATED},
 };
 use crate::{
     cli::ReportArgs,

@@ -8,7 +8,7 @@ use rand::RngExt;
 
 use super::token::token;
 use crate::{
-    cli::RunArgs,
+    cli::LoadArgs,
     cluster::rig::{Harm, Rig},
     fault::FaultMode,
     plan::Plan,
@@ -36,7 +36,7 @@ impl Rigging {
     ///
     /// # Errors
     /// When it is not there, does not do what the plan asks for, or nothing was named that could.
-    pub(super) async fn find(args: &RunArgs, plan: &Plan) -> Result<Self> {
+    pub(super) async fn find(args: &LoadArgs, plan: &Plan) -> Result<Self> {
         let mut rigging =
             Self { facts: RiggingFacts::default(), link: None, toxiproxy: None, built_in: None };
         let named = |flag: &'static str, value: &Option<String>| {

@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, anyhow, bail};
 use rand::RngExt;
 
-use super::facts;
+use super::{errand::Errand, facts};
 use crate::{
-    cli::{RunArgs, StandInArgs},
+    cli::{LoadArgs, StandInArgs},
     fault::FaultKind,
     loadtests::{input::Input, session::Account},
     micros::Micros,
@@ -53,18 +53,22 @@ impl Wanted {
     ///
     /// # Errors
     /// One line with the flag, the value and the remedy.
-    pub(super) fn read(args: &RunArgs) -> Result<Self> {
+    pub(super) fn read(errand: &Errand) -> Result<Self> {
+        let (args, flag) = (&errand.load, errand.flag);
         let (matrix, matrix_name) = match &args.matrix {
             Some(path) => (Matrix::load(path).map_err(|e| anyhow!("--{e}"))?, path.display().to_string()),
             None => (Matrix::runbook(), "built-in loadtests/matrix.toml".into()),
         };
         let mut rows: Vec<&Scenario> = Vec::new();
-        for id in &args.scenarios {
+        if errand.scenarios.is_empty() {
+            rows.extend(&matrix.scenarios);
+        }
+        for id in &errand.scenarios {
             let row = matrix.get(id.trim()).ok_or_else(|| {
-                anyhow!("--scenario {id}: {matrix_name} has no such scenario; it has {}", matrix.ids())
+                anyhow!("{flag} {id}: {matrix_name} has no such scenario; it has {}", matrix.ids())
             })?;
             if rows.contains(&row) {
-                bail!("--scenario {id}: stands there twice; name each scenario once");
+                bail!("{flag} {id}: stands there twice; name each scenario once");
             }
             rows.push(row);
         }
@@ -129,7 +133,7 @@ impl Wanted {
                 jobs_per_user: args.jobs_per_user,
                 run_time: args.run_time,
                 spawn_rate: args.spawn_rate,
-                requeue: 0,
+                requeue: errand.requeue,
                 cool_down: args.cool_down,
                 limits: Limits {
                     lag_p99: args.max_lag,
@@ -145,7 +149,7 @@ impl Wanted {
 }
 
 /// The row with what the flags change in it, and a sentence for each change.
-fn overridden(row: &Scenario, args: &RunArgs) -> (Scenario, Vec<String>) {
+fn overridden(row: &Scenario, args: &LoadArgs) -> (Scenario, Vec<String>) {
     let mut scenario = row.clone();
     let mut said = Vec::new();
     let mut change = |flag: &str, what: &str, value: Option<u32>, field: &mut u32| {
@@ -160,7 +164,7 @@ fn overridden(row: &Scenario, args: &RunArgs) -> (Scenario, Vec<String>) {
     (scenario, said)
 }
 
-fn account(args: &RunArgs) -> Result<Option<Account>> {
+fn account(args: &LoadArgs) -> Result<Option<Account>> {
     if let (Some(name), true) = (&args.username, args.register) {
         bail!(
             "--username {name}: goes not with --register, which makes an account for every user; leave one out"

@@ -185,6 +185,19 @@ fn the_flags_are_those_of_run() {
 }
 
 #[test]
+fn matrix_has_the_flags_of_run_and_some_of_its_own() {
+    let matrix = Cli::command().find_subcommand("matrix").expect("matrix is a command").clone();
+    let of_run: Vec<String> = run_command().get_arguments().skip(1).map(spelled).collect();
+    let (own, common): (Vec<_>, Vec<_>) = matrix
+        .get_arguments()
+        .map(|a| (spelled(a), default(a)))
+        .partition(|(flag, _)| !of_run.contains(flag));
+    assert_eq!(common.into_iter().map(|(flag, _)| flag).collect::<Vec<_>>(), of_run);
+    let told = table(&["matrix flag"]).into_iter().map(|r| (r[0].clone(), r[1].clone()));
+    assert_eq!(told.collect::<Vec<_>>(), own);
+}
+
+#[test]
 fn the_flags_of_the_tap_are_those_of_tap() {
     let tap = Cli::command().find_subcommand("tap").expect("tap is a command").clone();
     let flags: Vec<Vec<String>> = tap.get_arguments().map(|a| vec![spelled(a), default(a)]).collect();
