@@ -39,6 +39,8 @@ pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>)
         && let Err(why) = turn.open_session().await
     {
         run.fail(why);
+    } else if run.flow == Flow::Jobs {
+        settle::tidy(&mut turn).await;
     }
     run.start.arrive();
     let t0 = tokio::select! {

@@ -5,12 +5,15 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bytes::Bytes;
 use hyper::header::HeaderValue;
-use rand::RngExt;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::turn::{Problem, Turn};
-use crate::target::{Answer, Endpoint, decode, http::Exchange};
+use crate::{
+    scenario::hex,
+    target::{Answer, Endpoint, decode, http::Exchange},
+};
 
 /// Tries to open a session before the run is given up.
 const TRIES: u32 = 3;
@@ -35,10 +38,12 @@ impl fmt::Debug for Account {
 pub enum Accounts {
     /// All use this one, each with a session of its own.
     Shared(Account),
-    /// Each registers one, named `<prefix>-<slot>`, with a random password.
+    /// Each registers one, named `<prefix>-<slot>`.
     Registered {
         /// Unique for each run and worker.
         prefix: String,
+        /// Secret that the passwords are made of; a run that is resumed has the same again.
+        key: String,
     },
 }
 
@@ -87,6 +92,13 @@ impl Session {
     }
 }
 
+/// The account of a user: nobody knows its password without the key.
+fn registered(prefix: &str, key: &str, slot: u32) -> Account {
+    let username = format!("{prefix}-{slot}");
+    let digest = Sha256::new().chain_update(key).chain_update(&username).finalize();
+    Account { password: hex(&digest[..16]), username }
+}
+
 impl Turn<'_> {
     /// Makes sure that the user has a session. A few users at a time do this.
     ///
@@ -133,19 +145,16 @@ impl Turn<'_> {
             return Ok(());
         }
         let before = self.user.lost_registration.take();
-        let again = before.is_some();
+        let again = before.is_some() || self.user.kit.leftovers.is_some();
         let account = match (&self.user.kit.accounts, before) {
             (Shared(account), _) => account.clone(),
             (Registered { .. }, Some(account)) => account,
-            (Registered { prefix }, None) => Account {
-                username: format!("{prefix}-{}", self.user.slot()),
-                password: format!("{:032x}", rand::rng().random::<u128>()),
-            },
+            (Registered { prefix, key }, None) => registered(prefix, key, self.user.slot()),
         };
         if matches!(self.user.kit.accounts, Registered { .. }) {
             match self.call(Endpoint::Register, "", credentials(&account), 201, |_| Ok(())).await {
                 Ok(_) => {}
-                // Its name is ours alone: a try before this one made it, and only its answer was lost.
+                // Its name is ours alone: a try before this one made it, or the run before it was resumed.
                 Err(Problem { status: Some(403), .. }) if again => {}
                 Err(problem) => {
                     self.user.lost_registration = Some(account);

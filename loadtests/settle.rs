@@ -56,6 +56,25 @@ pub(super) async fn settle(turn: &mut Turn<'_>) {
     turn.recorder.target(view);
 }
 
+/// Quiets jobs that were under way when the run was interrupted, before it goes on. Of users who
+/// share an account only the first does that.
+pub(super) async fn tidy(turn: &mut Turn<'_>) {
+    let Some(title) = turn.user.kit.leftovers.clone() else { return };
+    let shared = matches!(turn.user.kit.accounts, Accounts::Shared(_));
+    if std::mem::replace(&mut turn.user.has_tidied, true) || (shared && turn.user.slot() > 0) {
+        return;
+    }
+    let mut view = TargetView::default();
+    if let Err(problem) = read_list_of(turn, &mut view, &title, &title).await {
+        tracing::warn!("jobs from before the interruption may go on: {}", problem.what);
+        return;
+    }
+    quiet_the_rest(turn, &mut view).await;
+    for (id, state) in view.unfinished {
+        tracing::warn!("job {id} from before the interruption goes on: {state}");
+    }
+}
+
 /// Jobs that the list has without an end, such as ghosts, whose ids no user knows: they must not
 /// go on beside the next cell either.
 async fn quiet_the_rest(turn: &mut Turn<'_>, view: &mut TargetView) {
@@ -107,6 +126,16 @@ async fn still_going(turn: &mut Turn<'_>, id: &str, deadline: Instant) -> Option
 async fn read_list(turn: &mut Turn<'_>, view: &mut TargetView) -> Result<(), Problem> {
     let run_tag = turn.run.tag.rsplit_once(' ').map_or(turn.run.tag.clone(), |(run, _)| run.to_owned());
     let cell_tag = format!("{} ", turn.run.tag);
+    read_list_of(turn, view, &run_tag, &cell_tag).await
+}
+
+/// Reads the list until jobs with titles of the run end, and keeps those with titles of the cell.
+async fn read_list_of(
+    turn: &mut Turn<'_>,
+    view: &mut TargetView,
+    run_tag: &str,
+    cell_tag: &str,
+) -> Result<(), Problem> {
     let mut foreign = 0;
     for index in 1.. {
         let query = format!("page_size={PAGE}&page_idx={index}&order_by=start_time&order_type=descend");
@@ -115,8 +144,8 @@ async fn read_list(turn: &mut Turn<'_>, view: &mut TargetView) -> Result<(), Pro
         let page_has_rows = !page.simulations.is_empty();
         for row in page.simulations {
             let title = row.title.unwrap_or_default();
-            ours |= title.starts_with(&run_tag);
-            if title.starts_with(&cell_tag) {
+            ours |= title.starts_with(run_tag);
+            if title.starts_with(cell_tag) {
                 view.listed.insert(row.job_id, Listed { title, end_time: row.end_time });
             }
         }

@@ -28,6 +28,9 @@ pub struct Kit {
     pub refresh_after: Duration,
     /// A request without a complete answer after this long has failed.
     pub timeout: Duration,
+    /// In a run that is resumed, how the titles of its jobs begin: those that were under way when it
+    /// was interrupted must not go on.
+    pub leftovers: Option<String>,
 }
 
 /// How many users log in at the same time.
@@ -44,6 +47,8 @@ pub struct User {
     pub(super) session: Option<Session>,
     /// Jobs of this cell that were given up and may go on at the target.
     pub(super) given_up: BTreeSet<String>,
+    /// Whether it has looked after jobs from before the run was resumed.
+    pub(super) has_tidied: bool,
 }
 
 impl User {
@@ -58,6 +63,7 @@ impl User {
             lost_registration: None,
             session: None,
             given_up: BTreeSet::new(),
+            has_tidied: false,
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Cell {
     pub tasks: u32,
     /// The fault while it runs.
     pub fault: Fault,
+    /// A job is given up after so long, instead of the settings' time.
+    pub job_timeout: Option<Micros>,
     /// Seed of everything random in it.
     pub seed: u64,
 }
@@ -89,6 +91,13 @@ pub struct Limits {
     pub cpu: f64,
     /// Share of the users' time that may be missing from Little's law, 0 to 1.
     pub little: f64,
+}
+
+impl Settings {
+    /// As they are in that cell.
+    pub fn within(self, cell: &Cell) -> Self {
+        Self { job_timeout: cell.job_timeout.unwrap_or(self.job_timeout), ..self }
+    }
 }
 
 impl Default for Limits {
@@ -166,6 +175,7 @@ impl Plan {
                 users,
                 tasks: s.tasks,
                 fault: if kind == CellKind::WarmUp { Fault::none() } else { s.level(repetition).clone() },
+                job_timeout: None,
                 seed: sub_seed(seed, &format!("{}/{repetition}", s.id)),
             });
         };
@@ -190,9 +200,11 @@ impl Plan {
         cells
     }
 
-    /// SHA-256 over the whole plan, in hex: two runs with one hash did the same.
+    /// SHA-256 over the whole plan, in hex: two runs with one hash did the same, on whatever machine
+    /// and wherever their files lay.
     pub fn hash(&self) -> String {
-        let text = serde_json::to_vec(self).expect("a plan is plain data");
+        let nameless = Self { matrix_name: String::new(), ..self.clone() };
+        let text = serde_json::to_vec(&nameless).expect("a plan is plain data");
         crate::scenario::hex(&Sha256::digest(text))
     }
 

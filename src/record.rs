@@ -118,6 +118,8 @@ pub struct Target {
     pub keep_alive: bool,
     /// Of the stand-in: what its workers do with a post that got no answer.
     pub retries: Option<String>,
+    /// Of the stand-in: how it was set.
+    pub knobs: Option<String>,
 }
 
 /// What stood between the target's workers and its API.
@@ -269,6 +271,12 @@ impl CellRecord {
         }
     }
 
+    /// Whether it is INVALID, and has been tried at most `requeue` times again.
+    pub fn may_be_made_again(&self, requeue: u32) -> bool {
+        let is_measured = self.cell.kind == CellKind::Measured;
+        is_measured && self.verdict == Verdict::Invalid && self.cell.attempt <= requeue
+    }
+
     /// The same without its measurements, as a warm-up is kept.
     pub fn without_totals(self) -> Self {
         Self { totals: Totals::default(), posts: None, telemetry: Telemetry::default(), ..self }
@@ -297,6 +305,25 @@ impl RunRecord {
             *attempt = c.cell.attempt.max(*attempt);
         }
         last
+    }
+
+    /// What is left of the plan: warm-ups for what follows, repetitions that have no cell yet, and
+    /// INVALID cells that may be made again. Empty when nothing is left.
+    pub fn todo(&self) -> Vec<Cell> {
+        let last = self.last_attempts();
+        let is_open = |c: &&Cell| c.kind == CellKind::Measured && !last.contains_key(&repetition(c));
+        let mut cells: Vec<Cell> = self.plan.cells.iter().filter(is_open).cloned().collect();
+        let known = self.plan.cells.iter().chain(self.cells.iter().map(|c| &c.cell)).map(|c| c.index).max();
+        let mut index = known.map_or(0, |last| last + 1);
+        for record in self.measured().filter(|c| c.may_be_made_again(self.plan.settings.requeue)) {
+            cells.push(Cell { index, attempt: record.cell.attempt + 1, ..record.cell.clone() });
+            index += 1;
+        }
+        let is_wanted =
+            |w: &&Cell| w.kind == CellKind::WarmUp && cells.iter().any(|c: &Cell| c.tasks == w.tasks);
+        let mut all: Vec<Cell> = self.plan.cells.iter().filter(is_wanted).cloned().collect();
+        all.append(&mut cells);
+        all
     }
 
     /// The checks of every measured cell and of the run.
@@ -386,4 +413,57 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
         let _ = fs::remove_file(&part);
         io(source)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+    use crate::report::sample;
+
+    /// Takes the record of a whole run apart and lets it end after `done` of its cells.
+    fn cut(mut run: RunRecord, done: usize) -> RunRecord {
+        run.cells.truncate(done);
+        run
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_done_and_what_is_left_are_the_plan(done in 0usize..30) {
+            let whole = sample::mixed();
+            let run = cut(whole.clone(), done.min(whole.cells.len()));
+            let left = run.todo();
+            let measured = |c: &&Cell| c.kind == CellKind::Measured;
+            let mut all: Vec<_> = run.measured().map(|c| repetition(&c.cell)).collect();
+            all.extend(left.iter().filter(measured).map(repetition));
+            let mut plan: Vec<_> = run.plan.measured().map(repetition).collect();
+            all.sort();
+            plan.sort();
+            prop_assert_eq!(all, plan);
+            let order: Vec<_> = left.iter().filter(measured).map(|c| c.index).collect();
+            prop_assert!(order.is_sorted());
+        }
+    }
+
+    #[test]
+    fn an_invalid_cell_is_left_to_do_until_it_was_tried_often_enough() {
+        let mut run = sample::invalid_only();
+        assert!(run.todo().is_empty(), "nothing is made again unless asked for");
+        run.plan.settings.requeue = 1;
+        let again: Vec<Cell> = run.todo().into_iter().filter(|c| c.kind == CellKind::Measured).collect();
+        assert_eq!(again.len(), run.measured().count());
+        assert!(again.iter().all(|c| c.attempt == 2));
+        let old = run.measured().count();
+        let repeats: Vec<CellRecord> = again
+            .iter()
+            .map(|cell| {
+                let of = run.measured().find(|c| repetition(&c.cell) == repetition(cell)).unwrap();
+                CellRecord { cell: cell.clone(), ..of.clone() }
+            })
+            .collect();
+        run.cells.extend(repeats);
+        assert_eq!((run.measured().count(), run.replaced().count()), (old, old));
+        assert!(run.todo().is_empty(), "once more was all");
+    }
 }

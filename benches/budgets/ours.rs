@@ -52,10 +52,11 @@ fn drive(url: &str, users: u32, settings: Settings, flow: Flow) -> Result<Totals
         origin: Arc::new(Origin::new(url, None)?),
         sockets: Arc::new(Sockets::default()),
         input: Input::built_in(),
-        accounts: Accounts::Registered { prefix: "bench".into() },
+        accounts: Accounts::Registered { prefix: "bench".into(), key: "bench".into() },
         logins: Semaphore::new(LOGINS_AT_ONCE),
         refresh_after: Duration::from_secs(480),
         timeout: Duration::from_secs(30),
+        leftovers: None,
     });
     let attack = Attack::launch(users, 1, &kit)?;
     let cell = Cell {
@@ -67,6 +68,7 @@ fn drive(url: &str, users: u32, settings: Settings, flow: Flow) -> Result<Totals
         users,
         tasks: 1,
         fault: Fault::none(),
+        job_timeout: None,
         seed: 1,
     };
     let share = Share { cell, worker: 0, first_user: 0, users };

@@ -1,29 +1,35 @@
 //! A run from start to reports: what `run` and `matrix` have in common.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use jiff::{Timestamp, tz::TimeZone};
 use rand::RngExt;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    Failure, Out, facts, folder, local, preflight,
+    Failure, Out, facts, folder, key, local,
+    lock::Share,
+    preflight,
     progress::Watch,
     report,
-    rigging::Rigging,
-    wanted::{Wanted, stand_in_config},
+    resume::Before,
+    scene::Scene,
+    wanted::{Wanted, knobs, stand_in_config},
 };
 use crate::{
     attack,
     cli::LoadArgs,
     judgement,
     loadtests::{Kit, session::Accounts, user::LOGINS_AT_ONCE},
-    record::{RunRecord, SCHEMA},
+    record::{Resumed, RunRecord, SCHEMA, Target},
     report::Paper,
-    sampling::Samplers,
     standin::StandIn,
-    target::{Origin, Sockets, origin::OriginError},
+    target::{Origin, Sockets},
     verdict::{Exit, Verdict},
 };
 
@@ -35,6 +41,12 @@ pub(super) struct Errand {
     pub(super) scenarios: Vec<String>,
     /// How often an INVALID cell is made again.
     pub(super) requeue: u32,
+    /// The run to go on with.
+    pub(super) resume: Option<PathBuf>,
+    /// What the folder is called when it was given no name; `None` for the names of the scenarios.
+    pub(super) label: Option<&'static str>,
+    /// Who else may load the target.
+    pub(super) share: Share,
     /// Everything else.
     pub(super) load: LoadArgs,
 }
@@ -52,26 +64,25 @@ pub(super) async fn carry_out(
     let args = &mut errand.load;
     args.host = args.host.take().filter(|host| !host.is_empty());
     args.username = args.username.take().filter(|name| !name.is_empty());
-    let wanted = Wanted::read(&errand).map_err(Failure::usage)?;
-    let args = &errand.load;
-    let started = Timestamp::now();
-    let label = args.label.clone().unwrap_or_else(|| wanted.label());
-    let origin = match &args.host {
-        Some(url) => Some(target(url, args.ca_cert.as_deref()).map_err(Failure::usage)?),
+    let before = match &errand.resume {
+        Some(at) => Some(Before::load(at).map_err(Failure::usage)?),
         None => None,
     };
-    let rigging = Rigging::find(args, &wanted.plan).await.map_err(Failure::usage)?;
-    let folder = folder::create(&args.out, &label, started).map_err(Failure::usage)?;
-    let outcome = go(args, wanted, label, started, origin, rigging, &folder, stop).await;
-    let run = match outcome {
-        Ok(run) => run,
-        Err(error) => {
-            // Nothing was measured, so there is nothing to keep.
-            for folder in folder.ancestors().take(2) {
-                let _ = fs::remove_dir(folder);
-            }
-            let failure = Failure::runtime(error);
-            if !args.json {
+    if let Some(before) = &before {
+        before.fill_in(&mut errand).map_err(Failure::usage)?;
+    }
+    let mut wanted = Wanted::read(&errand).map_err(Failure::usage)?;
+    if let Some(before) = &before {
+        wanted.plan = before.agree(wanted.plan, &errand).map_err(Failure::usage)?;
+    }
+    let args = &errand.load;
+    let scene = Scene::find(args, &wanted.plan, errand.share).await.map_err(Failure::usage)?;
+    let (json, json_out) = (args.json, args.out.clone());
+    let outcome = go(&errand, wanted, before, scene, stop).await;
+    let (run, folder) = match outcome {
+        Ok(done) => done,
+        Err(failure) => {
+            if !json && failure.exit != Exit::Usage {
                 let code = failure.exit.code();
                 // It is on stderr too; a reader of stdout that has gone away misses nothing more.
                 let _ = writeln!(out, "RESULT: {} {failure} (exit {code})", Verdict::Fail);
@@ -79,7 +90,7 @@ pub(super) async fn carry_out(
             return Err(failure);
         }
     };
-    folder::point_latest_at(&args.out, &folder);
+    folder::point_latest_at(&json_out, &folder);
     let paper = Paper::of(&run);
     paper.write_all(&folder).map_err(Failure::runtime)?;
     report::print(&paper, &folder, args.json, out).map_err(Failure::runtime)?;
@@ -92,59 +103,94 @@ pub const INTERRUPTED: &str = "interrupted (SIGINT)";
 /// The reason of a run that was terminated.
 pub const TERMINATED: &str = "terminated (SIGTERM)";
 
-#[expect(clippy::too_many_arguments, reason = "each is made before the folder is, and used once")]
+/// Everything from the first request to the finished record, and the folder that it is in.
 async fn go(
-    args: &LoadArgs,
+    errand: &Errand,
     wanted: Wanted,
-    label: String,
-    started: Timestamp,
-    origin: Option<Origin>,
-    mut rigging: Rigging,
-    folder: &Path,
+    before: Option<Before>,
+    mut scene: Scene,
     stop: watch::Receiver<Option<String>>,
-) -> Result<RunRecord> {
-    let Wanted { plan, input, account, warnings } = wanted;
-    let run_id = run_id(started);
-    let stand_in = match &origin {
+) -> Result<(RunRecord, PathBuf), Failure> {
+    let args = &errand.load;
+    let (stand_in, origin, target) = meet(args, &wanted, &mut scene).await.map_err(Failure::runtime)?;
+    if let Some(before) = &before {
+        before.same_target(&target).map_err(Failure::usage)?;
+    }
+    wanted.warnings.iter().for_each(|said| tracing::warn!("{said}"));
+    let is_new = before.is_none();
+    let (record, folder) = match before {
+        Some(Before { record, folder }) => (again(record), folder),
+        None => {
+            let started = Timestamp::now();
+            let label = args.label.clone().or_else(|| errand.label.map(str::to_owned));
+            let label = label.unwrap_or_else(|| wanted.label());
+            let folder = folder::create(&args.out, &label, started).map_err(Failure::usage)?;
+            (fresh(args, &wanted, &scene, target, label, started), folder)
+        }
+    };
+    let record = RunRecord { thresholds: args.thresholds.clone(), ..record };
+    tracing::info!(
+        "target {}{}, seed {}, {} cells",
+        record.target.url,
+        if record.target.stand_in { " (built-in stand-in)" } else { "" },
+        record.plan.seed,
+        match record.resumed.last() {
+            Some(now) => format!("{} of {}", record.todo().len(), now.cells as usize + record.todo().len()),
+            None => record.plan.cells.len().to_string(),
+        }
+    );
+    let outcome = measure(args, wanted, origin, scene, record, &folder, stop).await;
+    if let Some(mut stand_in) = stand_in {
+        stand_in.stop();
+    }
+    match outcome {
+        Ok(run) => Ok((run, folder)),
+        Err(error) => {
+            if is_new {
+                folder::remove_unless_measured(&folder);
+            }
+            Err(Failure::runtime(error))
+        }
+    }
+}
+
+/// Starts the stand-in, if it is the target, and asks the target who it is.
+async fn meet(
+    args: &LoadArgs,
+    wanted: &Wanted,
+    scene: &mut Scene,
+) -> Result<(Option<StandIn>, Arc<Origin>, Target)> {
+    let stand_in = match &scene.origin {
         Some(_) => None,
-        None => Some(StandIn::start(stand_in_config(&args.standin, plan.seed))?),
+        None => Some(StandIn::start(stand_in_config(&args.standin, wanted.plan.seed))?),
     };
     if let Some(stand_in) = &stand_in {
-        rigging.stand_before(stand_in)?;
+        scene.rigging.stand_before(stand_in)?;
     }
-    let origin = Arc::new(match (origin, &stand_in) {
+    let origin = Arc::new(match (scene.origin.take(), &stand_in) {
         (Some(origin), _) => origin,
         (None, Some(stand_in)) => Origin::new(stand_in.url(), None)?,
         (None, None) => bail!("there is no target"),
     });
     let mut target = preflight::look(&origin, stand_in.is_some(), args.patience.into()).await?;
     target.retries = stand_in.is_some().then(|| args.standin.standin_retries.to_string());
-    rigging.look(args.patience.into()).await?;
-    tracing::info!(
-        "target {}{}, seed {}, {} cells",
-        target.url,
-        if target.stand_in { " (built-in stand-in)" } else { "" },
-        plan.seed,
-        plan.cells.len()
-    );
-    warnings.iter().for_each(|said| tracing::warn!("{said}"));
-    let users = plan.cells.iter().map(|c| c.users).max().unwrap_or(1);
-    let threads = args.load_threads.unwrap_or_else(|| attack::threads_for(users, facts::cores()));
-    let kit = Arc::new(Kit {
-        origin,
-        sockets: Arc::new(Sockets::default()),
-        input,
-        accounts: match account {
-            Some(account) => Accounts::Shared(account),
-            None => Accounts::Registered { prefix: format!("springtide-{run_id}") },
-        },
-        logins: Semaphore::new(LOGINS_AT_ONCE),
-        refresh_after: args.session_refresh.into(),
-        timeout: Duration::from(args.patience),
-    });
-    let record = RunRecord {
+    target.knobs = stand_in.is_some().then(|| knobs(&args.standin));
+    scene.rigging.look(args.patience.into()).await?;
+    Ok((stand_in, origin, target))
+}
+
+/// The record of a run that begins.
+fn fresh(
+    args: &LoadArgs,
+    wanted: &Wanted,
+    scene: &Scene,
+    target: Target,
+    label: String,
+    started: Timestamp,
+) -> RunRecord {
+    RunRecord {
         schema: SCHEMA,
-        run_id: run_id.clone(),
+        run_id: run_id(started),
         label,
         started,
         finished: None,
@@ -152,21 +198,79 @@ async fn go(
         command: facts::command_line(),
         host: facts::host(),
         resumed: Vec::new(),
-        revisions: Default::default(),
-        note: None,
+        revisions: args.revisions.iter().map(|r| (r.name.clone(), r.sha.clone())).collect(),
+        note: args.note.clone(),
         target,
-        rigging: rigging.facts.clone(),
-        redis: None,
-        plan: plan.clone(),
-        thresholds: args.thresholds.clone(),
+        rigging: scene.rigging.facts.clone(),
+        redis: scene.instruments.redis.clone(),
+        plan: wanted.plan.clone(),
+        thresholds: Vec::new(),
         cells: Vec::new(),
         checks: Vec::new(),
         verdict: None,
         stopped: None,
+    }
+}
+
+/// The record of a run that goes on.
+fn again(mut record: RunRecord) -> RunRecord {
+    record.resumed.push(Resumed {
+        at: Timestamp::now(),
+        build: facts::build(),
+        command: facts::command_line(),
+        host: facts::host(),
+        cells: record.cells.len() as u32,
+    });
+    record.checks.clear();
+    (record.verdict, record.stopped) = (None, None);
+    record
+}
+
+/// Carries out what is left of the plan, and judges it.
+async fn measure(
+    args: &LoadArgs,
+    wanted: Wanted,
+    origin: Arc<Origin>,
+    mut scene: Scene,
+    record: RunRecord,
+    folder: &Path,
+    stop: watch::Receiver<Option<String>>,
+) -> Result<RunRecord> {
+    // From here on the run can be resumed.
+    record.save(folder)?;
+    let (plan, todo) = (record.plan.clone(), record.todo());
+    let is_resumed = !record.resumed.is_empty();
+    let users = todo.iter().map(|c| c.users).max().unwrap_or(1);
+    let threads = args.load_threads.unwrap_or_else(|| attack::threads_for(users, facts::cores()));
+    let accounts = match wanted.account {
+        Some(account) => Accounts::Shared(account),
+        None => Accounts::Registered {
+            prefix: format!("springtide-{}", record.run_id),
+            key: key::of(folder, record.target.stand_in)?,
+        },
     };
-    let mut watch = Watch::new(record, folder.to_owned(), args.no_progress);
-    let rig = rigging.set_up(&run_id, Samplers::default());
-    let stopped = local::carry_out(&plan, &run_id, &kit, threads, &mut watch, rig, stop).await;
+    let kit = Arc::new(Kit {
+        origin,
+        sockets: Arc::new(Sockets::default()),
+        input: wanted.input,
+        accounts,
+        logins: Semaphore::new(LOGINS_AT_ONCE),
+        refresh_after: args.session_refresh.into(),
+        timeout: Duration::from(args.patience),
+        leftovers: is_resumed.then(|| format!("springtide {}", record.run_id)),
+    });
+    // Titles of jobs differ from those of the cell that was interrupted.
+    let name = match record.resumed.len() {
+        0 => record.run_id.clone(),
+        n => format!("{}r{n}", record.run_id),
+    };
+    let samplers = scene.instruments.set_up(folder);
+    let mut watch = Watch::new(record, todo.clone(), folder.to_owned(), args.no_progress);
+    let rig = scene.rigging.set_up(&name, samplers);
+    let stopped = match todo.is_empty() {
+        true => Ok(None),
+        false => local::carry_out(&plan, todo, &name, &kit, threads, &mut watch, rig, stop).await,
+    };
     let mut record = watch.finish();
     record.stopped = stopped?;
     if let Some(why) = record.stopped.as_deref().filter(|why| ![INTERRUPTED, TERMINATED].contains(why)) {
@@ -175,19 +279,10 @@ async fn go(
     record.finished = Some(Timestamp::now());
     judgement::close(&mut record);
     record.save(folder)?;
-    drop(rigging);
-    if let Some(mut stand_in) = stand_in {
-        stand_in.stop();
+    if record.stopped.is_none() {
+        key::forget(folder);
     }
     Ok(record)
-}
-
-/// The target's address, with the flag to mend named in what is wrong with it.
-fn target(url: &str, ca: Option<&Path>) -> Result<Origin> {
-    Origin::new(url, ca).map_err(|e| match e {
-        OriginError::Certificates { .. } => anyhow!("--ca-cert: {e}"),
-        _ => anyhow!("--host: {e}"),
-    })
 }
 
 /// A name that no other run has: the second it started, and four random letters.

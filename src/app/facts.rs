@@ -57,14 +57,47 @@ pub(super) fn allow_open_files(needed: u64) -> Result<(), String> {
     ))
 }
 
-/// The command line as typed, fit to be pasted into a shell. Secrets have no flags, so there are
-/// none in it.
+/// The command line as typed, fit to be pasted into a shell. Secrets have no flags; one that was
+/// typed into a URL is left out.
 pub(super) fn command_line() -> String {
     let quoted = |arg: String| {
         let plain =
             !arg.is_empty() && arg.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,%@+".contains(c));
         if plain { arg } else { format!("'{}'", arg.replace('\'', r"'\''")) }
     };
-    let args = env::args_os().skip(1).map(|a| quoted(a.to_string_lossy().into_owned()));
+    let args = env::args_os().skip(1).map(|a| quoted(without_secret(&a.to_string_lossy())));
     std::iter::once("springtide".to_owned()).chain(args).collect::<Vec<_>>().join(" ")
+}
+
+/// The same without the password of a URL in it.
+fn without_secret(arg: &str) -> String {
+    let Some((scheme, rest)) = arg.split_once("://") else { return arg.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rsplit_once('@') {
+        Some((user, host)) if user.contains(':') => {
+            let name = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{name}:***@{host}{}", &rest[end..])
+        }
+        _ => arg.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_a_url_is_not_kept() {
+        for (typed, kept) in [
+            (
+                "--redis-url=rediss://ann:s3@cr@et.example:6379/0",
+                "--redis-url=rediss://ann:***@et.example:6379/0",
+            ),
+            ("redis://:secret@h", "redis://:***@h"),
+            ("http://yaptide:5000/", "http://yaptide:5000/"),
+            ("a sentence: http", "a sentence: http"),
+        ] {
+            assert_eq!(without_secret(typed), kept);
+        }
+    }
 }

@@ -8,6 +8,9 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::{Timestamp, tz::TimeZone};
 
+use super::key;
+use crate::record::{FILE, RunRecord};
+
 /// Makes the folder of a new run. Two runs in one second get `-2`, `-3` behind the label.
 ///
 /// # Errors
@@ -29,6 +32,18 @@ pub(super) fn create(out: &Path, label: &str, started: Timestamp) -> Result<Path
         }
     }
     unreachable!("the loop ends only by returning")
+}
+
+/// Takes the folder of a run that never began to measure away again: there is nothing to keep.
+pub(super) fn remove_unless_measured(folder: &Path) {
+    if RunRecord::load(folder).is_ok_and(|run| !run.cells.is_empty()) {
+        return;
+    }
+    let _ = fs::remove_file(folder.join(FILE));
+    key::forget(folder);
+    for folder in folder.ancestors().take(2) {
+        let _ = fs::remove_dir(folder);
+    }
 }
 
 /// Points `latest` at the folder. A convenience: where links cannot be made, it is left out.

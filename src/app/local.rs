@@ -10,7 +10,7 @@ use crate::{
     attack::Attack,
     cluster::{manager, rig::Rig, worker::Worker},
     loadtests::Kit,
-    plan::Plan,
+    plan::{Cell, Plan},
     plane::in_process::InProcess,
 };
 
@@ -20,6 +20,7 @@ use crate::{
 /// When the load threads cannot be started.
 pub(super) async fn carry_out(
     plan: &Plan,
+    todo: Vec<Cell>,
     run_id: &str,
     kit: &Arc<Kit>,
     threads: u32,
@@ -38,7 +39,7 @@ pub(super) async fn carry_out(
         settings: plan.settings.clone(),
     };
     let worker = tokio::spawn(worker.serve());
-    let ended = manager::manage(&plane, plan, 1, watch, rig, stop).await?;
+    let ended = manager::manage(&plane, plan, todo, 1, watch, rig, stop).await?;
     worker.await.context("the worker broke down")??;
     Ok(ended)
 }

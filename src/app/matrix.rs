@@ -5,6 +5,7 @@ use tokio::sync::watch;
 use super::{
     Failure, Out,
     errand::{Errand, carry_out},
+    lock::Share,
 };
 use crate::{cli::MatrixArgs, verdict::Exit};
 
@@ -17,7 +18,14 @@ pub async fn matrix(
     out: &mut Out,
     stop: watch::Receiver<Option<String>>,
 ) -> Result<Exit, Failure> {
-    let errand =
-        Errand { flag: "--scenarios", scenarios: args.scenarios, requeue: args.requeue, load: args.load };
+    let errand = Errand {
+        flag: "--scenarios",
+        scenarios: args.scenarios,
+        requeue: args.requeue,
+        resume: args.resume,
+        label: Some("matrix"),
+        share: Share::Alone,
+        load: args.load,
+    };
     carry_out(errand, out, stop).await
 }

@@ -1,16 +1,22 @@
 //! What a command does: wiring only, one file a command.
 
 pub mod backend;
+mod course;
 mod errand;
 mod facts;
 mod folder;
+mod instruments;
+mod key;
 mod local;
+mod lock;
 pub mod matrix;
 mod preflight;
 mod progress;
 pub mod report;
+mod resume;
 mod rigging;
 pub mod run;
+mod scene;
 pub mod tap;
 mod token;
 mod wanted;

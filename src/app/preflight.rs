@@ -39,5 +39,6 @@ pub(super) async fn look(origin: &Arc<Origin>, stand_in: bool, patience: Duratio
         server: header("server"),
         keep_alive: !header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")),
         retries: None,
+        knobs: None,
     })
 }

@@ -5,6 +5,7 @@ use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::course::Course;
 use crate::{
     cluster::manager::Watcher,
     estimate::{Sample, Span},
@@ -13,6 +14,7 @@ use crate::{
     record::{CellRecord, RunRecord},
     snapshot::{Job, Totals},
     timeline::{JobOutcome, Stage},
+    verdict::Verdict,
 };
 
 /// Watches a run, keeps its record and shows how it goes.
@@ -22,10 +24,12 @@ pub(super) struct Watch {
     /// `None` when stderr is no terminal.
     bar: Option<ProgressBar>,
     last_log: Micros,
+    course: Course,
 }
 
 impl Watch {
-    pub(super) fn new(record: RunRecord, folder: PathBuf, lines_only: bool) -> Self {
+    /// Of a run whose cells `todo` are still to be made.
+    pub(super) fn new(record: RunRecord, todo: Vec<Cell>, folder: PathBuf, lines_only: bool) -> Self {
         let bar = (!lines_only && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
             if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
@@ -34,7 +38,7 @@ impl Watch {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { record, folder, bar, last_log: Micros::ZERO }
+        Self { record, folder, bar, last_log: Micros::ZERO, course: Course::new(todo) }
     }
 
     /// Ends the living line.
@@ -64,7 +68,11 @@ impl Watch {
                     .filter(|c| c.scenario == cell.scenario)
                     .map(|c| c.repetition)
                     .max();
-                format!("{} {}/{}", cell.scenario, cell.repetition, of.unwrap_or(0))
+                let attempt = match cell.attempt {
+                    0 | 1 => String::new(),
+                    n => format!(", attempt {n}"),
+                };
+                format!("{} {}/{}{attempt}", cell.scenario, cell.repetition, of.unwrap_or(0))
             }
         }
     }
@@ -73,8 +81,10 @@ impl Watch {
 impl Watcher for Watch {
     fn opened(&mut self, cell: &Cell) {
         self.last_log = Micros::ZERO;
+        self.course.opened();
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("{}: opening sessions for {} users", self.name(cell), cell.users));
+            let course = self.course.told(&self.record);
+            bar.set_message(format!("{course}{}: getting ready for {} users", self.name(cell), cell.users));
         }
     }
 
@@ -85,7 +95,8 @@ impl Watcher for Watch {
             return;
         }
         self.last_log = elapsed;
-        let line = format!("{}: {}", self.name(cell), live(so_far, elapsed));
+        let course = self.course.told(&self.record);
+        let line = format!("{course}{}: {}", self.name(cell), live(so_far, elapsed));
         match &self.bar {
             Some(bar) => bar.set_message(line),
             None => tracing::info!("{line}"),
@@ -102,20 +113,26 @@ impl Watcher for Watch {
             ledger.count("fetched"),
             ledger.ended() - ledger.count("fetched")
         );
-        match record.cell.kind {
-            CellKind::WarmUp => {
-                self.say(format!("{}: {counts} (discarded)", self.name(&record.cell)));
-                if ledger.count("fetched") == 0 {
-                    tracing::warn!("the warm-up was not fetched: the target may not be sound");
-                }
-            }
+        let again = record.may_be_made_again(self.record.plan.settings.requeue);
+        self.course.closed(&record.cell, again);
+        let name = self.name(&record.cell);
+        let line = match record.cell.kind {
+            CellKind::WarmUp => format!("{name}: {counts} (discarded)"),
             CellKind::Measured => {
-                let took = record.duration;
-                self.say(format!("{}: {counts}, {took}{p50}: {}", self.name(&record.cell), record.verdict));
+                let (took, verdict) = (record.duration, record.verdict);
+                let broken = record.checks.iter().find(|c| c.verdict == verdict && verdict != Verdict::Pass);
+                let why = broken.map_or(String::new(), |c| format!(" ({}: {})", c.rule, c.evidence));
+                let then = if again { ", to be made again at the end" } else { "" };
+                format!("{name}: {counts}, {took}{p50}: {verdict}{why}{then}")
             }
-        }
+        };
+        let in_vain = record.cell.kind == CellKind::WarmUp && ledger.count("fetched") == 0;
         self.record.finished = Some(jiff::Timestamp::now());
         self.record.cells.push(record);
+        self.say(format!("{}{line}", self.course.told(&self.record)));
+        if in_vain {
+            tracing::warn!("the warm-up was not fetched: the target may not be sound");
+        }
         self.record.save(&self.folder).map_err(|e| format!("cannot keep the run's record: {e}"))
     }
 }

@@ -6,6 +6,7 @@ pub use super::errand::{INTERRUPTED, TERMINATED};
 use super::{
     Failure, Out,
     errand::{Errand, carry_out},
+    lock::Share,
 };
 use crate::{cli::RunArgs, verdict::Exit};
 
@@ -18,6 +19,14 @@ pub async fn run(
     out: &mut Out,
     stop: watch::Receiver<Option<String>>,
 ) -> Result<Exit, Failure> {
-    let errand = Errand { flag: "--scenario", scenarios: args.scenarios, requeue: 0, load: args.load };
+    let errand = Errand {
+        flag: "--scenario",
+        scenarios: args.scenarios,
+        requeue: 0,
+        resume: None,
+        label: None,
+        share: Share::WithRuns,
+        load: args.load,
+    };
     carry_out(errand, out, stop).await
 }

@@ -11,7 +11,7 @@ use crate::{
     fault::FaultKind,
     loadtests::{input::Input, session::Account},
     micros::Micros,
-    plan::{self, Limits, Plan, Settings},
+    plan::{self, Cell, Limits, Plan, Settings},
     scenario::{Matrix, Scenario},
     standin::Config,
 };
@@ -113,11 +113,12 @@ impl Wanted {
         let seed = args.seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
         let users = scenarios.iter().map(|s| s.concurrent_jobs).max().unwrap_or(1);
         facts::allow_open_files(u64::from(users) * 2 + 256).map_err(|e| anyhow!("--users: {e}"))?;
-        let cells = Plan::cells(seed, &scenarios, !args.no_warmup);
-        let job_timeout = args.job_timeout.unwrap_or_else(|| match args.host {
-            Some(_) => JOB_TIMEOUT,
-            None => stand_in_timeout(&args.standin, &scenarios),
-        });
+        let mut cells = Plan::cells(seed, &scenarios, !args.no_warmup);
+        if args.host.is_none() && args.job_timeout.is_none() {
+            cells.iter_mut().for_each(|c| c.job_timeout = Some(stand_in_timeout(&args.standin, c)));
+        }
+        let longest = cells.iter().filter_map(|c| c.job_timeout).max().unwrap_or(JOB_TIMEOUT);
+        let job_timeout = args.job_timeout.unwrap_or(longest);
         let plan = Plan {
             seed,
             matrix_sha256: matrix.sha256,
@@ -210,21 +211,29 @@ pub(super) fn stand_in_config(args: &StandInArgs, seed: u64) -> Config {
     }
 }
 
-/// How long a job of these scenarios may take on the stand-in, whose pace is known: twice what the
-/// work of a whole cell takes, and a little.
-fn stand_in_timeout(args: &StandInArgs, scenarios: &[Scenario]) -> Micros {
+/// The same as a sentence, for the record.
+pub(super) fn knobs(args: &StandInArgs) -> String {
+    let mut said = format!(
+        "{} slots, tasks of {}, retries {}",
+        args.standin_slots, args.standin_task_time, args.standin_retries
+    );
+    for bug in &args.standin_bugs {
+        said.push_str(&format!(", bug {bug}"));
+    }
+    said
+}
+
+/// How long a job of a cell may take on the stand-in, whose pace is known: twice what the work of the
+/// whole cell takes, and a little.
+fn stand_in_timeout(args: &StandInArgs, cell: &Cell) -> Micros {
     let (slots, task_time) = (f64::from(args.standin_slots), args.standin_task_time.as_secs());
-    let work = |s: &Scenario| {
-        let delay = s.levels.iter().map(|fault| match fault.kind {
-            FaultKind::Latency { delay, jitter, .. } => (delay + jitter).as_secs(),
-            _ => 0.0,
-        });
-        let delay = delay.fold(0.0, f64::max);
-        let (users, tasks) = (f64::from(s.concurrent_jobs), f64::from(s.tasks));
-        // A task posts four times and, while it runs, every other second; a job four times more.
-        let task = 1.4 * task_time + delay * (4.0 + task_time / 2.0);
-        (users * tasks / slots).ceil() * task + (users / slots).ceil() * (0.5 + 4.0 * delay)
+    let delay = match cell.fault.kind {
+        FaultKind::Latency { delay, jitter, .. } => (delay + jitter).as_secs(),
+        _ => 0.0,
     };
-    let longest = scenarios.iter().map(work).fold(0.0, f64::max);
-    Micros::from_ms((2.0 * longest + 8.0) * 1e3)
+    let (users, tasks) = (f64::from(cell.users), f64::from(cell.tasks));
+    // A task posts four times and, while it runs, every other second; a job four times more.
+    let task = 1.4 * task_time + delay * (4.0 + task_time / 2.0);
+    let work = (users * tasks / slots).ceil() * task + (users / slots).ceil() * (0.5 + 4.0 * delay);
+    Micros::from_ms((2.0 * work + 8.0) * 1e3)
 }

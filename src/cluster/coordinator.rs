@@ -10,6 +10,8 @@
 //! | `Settling` | the final frame of every worker | 120 s | the cell is closed, `Resting` |
 //! | `Aborting` | GaveUp or a final frame of every worker | 45 s | done, or `Arming` the next cell |
 //!
+//! A cell that turns out INVALID may be queued again behind the others ([`Coordinator::again`]).
+//!
 //! A missed deadline closes the cell as it is, with the reason, and ends the run. A rig that breaks
 //! closes the cell, too; the run goes on with the next if the rig can be armed for it. Without a rig
 //! there is neither `Arming` nor `Disarming`.
@@ -140,6 +142,12 @@ impl Coordinator {
         self.received.values().map(|r| &r.sum)
     }
 
+    /// Queues a cell that was closed once more, behind all others.
+    pub fn again(&mut self, cell: &Cell) {
+        let index = self.cells.iter().map(|c| c.index).max().unwrap_or(0).max(cell.index) + 1;
+        self.cells.push(Cell { index, attempt: cell.attempt + 1, ..cell.clone() });
+    }
+
     /// Takes in an event and says what to do about it.
     pub fn on(&mut self, event: Event, now: Micros) -> Vec<Action> {
         match event {
@@ -225,10 +233,13 @@ impl Coordinator {
                             actions.extend(self.finish());
                         }
                         None => {
+                            // Whether there is a next one is known when this one has been judged.
                             let is_last = self.next == self.cells.len();
                             let rest = if is_last { Micros::ZERO } else { self.settings.cool_down };
                             self.enter(State::Resting, now + rest);
-                            actions.extend(self.on_tick(now));
+                            if !is_last {
+                                actions.extend(self.on_tick(now));
+                            }
                         }
                     }
                     return actions;
@@ -392,8 +403,8 @@ impl Coordinator {
 
     /// The longest that users can be at work: their last job may begin at the end of the run time.
     fn longest(&self) -> Micros {
-        let s = &self.settings;
         let cell = &self.cells[self.next];
+        let s = self.settings.clone().within(cell);
         // Beside the polling: requests that each take our patience, and pauses between tries.
         let around = Micros(s.patience.0.saturating_mul(8) + s.poll_interval.0.saturating_mul(4));
         let job = s.job_timeout + around;

@@ -30,7 +30,7 @@ pub trait Watcher {
     fn closed(&mut self, record: CellRecord) -> Result<(), String>;
 }
 
-/// Carries out a plan on `workers` workers that listen on the plane, with a rig beside them if there
+/// Carries out the cells `todo` of a plan on `workers` workers that listen on the plane, with a rig beside them if there
 /// is one. `stop` holds the reason when somebody wants it to end. Returns why it ended before its
 /// plan was done. However it ends, the rig's fault is taken away.
 ///
@@ -39,12 +39,13 @@ pub trait Watcher {
 pub async fn manage<P: Plane>(
     plane: &Arc<P>,
     plan: &Plan,
+    todo: Vec<Cell>,
     workers: u32,
     watcher: &mut impl Watcher,
     mut rig: Option<Rig>,
     stop: watch::Receiver<Option<String>>,
 ) -> Result<Option<String>, PlaneError> {
-    let ended = carry_out(plane, plan, workers, watcher, &mut rig, stop).await;
+    let ended = carry_out(plane, plan, todo, workers, watcher, &mut rig, stop).await;
     if let Some(rig) = rig {
         rig.end().await;
     }
@@ -54,13 +55,14 @@ pub async fn manage<P: Plane>(
 async fn carry_out<P: Plane>(
     plane: &Arc<P>,
     plan: &Plan,
+    todo: Vec<Cell>,
     workers: u32,
     watcher: &mut impl Watcher,
     rig: &mut Option<Rig>,
     mut stop: watch::Receiver<Option<String>>,
 ) -> Result<Option<String>, PlaneError> {
     let settings = plan.settings.clone();
-    let mut coordinator = Coordinator::new(plan.cells.clone(), settings, workers, rig.is_some());
+    let mut coordinator = Coordinator::new(todo, settings, workers, rig.is_some());
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut index = 0;
@@ -98,7 +100,11 @@ async fn carry_out<P: Plane>(
                 }
                 Action::Started(at) => running = running.map(|(cell, _)| (cell, Some(at))),
                 Action::Close(closed) => {
-                    if let Err(why) = watcher.closed(record(*closed, plan)) {
+                    let record = record(*closed, plan);
+                    if record.may_be_made_again(plan.settings.requeue) {
+                        coordinator.again(&record.cell);
+                    }
+                    if let Err(why) = watcher.closed(record) {
                         actions.extend(coordinator.on(Event::Stop(why), plane.now()));
                     }
                 }

@@ -119,8 +119,8 @@ impl CellRun {
         Self {
             tag: format!("springtide {run_id} c{:03}", share.cell.index),
             flow: Flow::default(),
+            settings: settings.within(&share.cell),
             share,
-            settings,
             start: Gate::new(users),
             settle: Gate::new(users),
             merging: Gate::new(1),

@@ -220,7 +220,8 @@ mod tests {
             })
             .collect();
         let (_ask, stop) = watch::channel(None);
-        let ended = manager::manage(&plane, &plan, workers, &mut kept, None, stop).await.unwrap();
+        let ended =
+            manager::manage(&plane, &plan, plan.cells.clone(), workers, &mut kept, None, stop).await.unwrap();
         for worker in serving {
             worker.await.unwrap().unwrap();
         }
@@ -273,6 +274,22 @@ mod tests {
         let cell = &kept.cells[1];
         assert_eq!((cell.verdict, cell.ledger.vanished.len()), (Verdict::Invalid, 2));
         assert!(cell.checks.iter().any(|c| c.rule == Rule::LedgerAddsUp && c.verdict == Verdict::Invalid));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn invalid_cells_are_made_again_at_the_end_and_not_for_ever() {
+        let script = Script { unlisted: 2, ..Script::healthy() };
+        let settings = Settings { requeue: 2, ..Settings::default() };
+        let (kept, ended) = play(script, settings, 2, Kept::default()).await;
+        assert_eq!(ended, None);
+        let order: Vec<(u32, u32)> =
+            kept.cells[1..].iter().map(|c| (c.cell.repetition, c.cell.attempt)).collect();
+        assert_eq!(order, [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (3, 2), (1, 3), (2, 3), (3, 3)]);
+        let titles: BTreeSet<u32> = kept.cells.iter().map(|c| c.cell.index).collect();
+        assert_eq!(titles.len(), kept.cells.len(), "no two cells share their jobs' titles");
+        let healthy = Settings { requeue: 2, ..Settings::default() };
+        let (kept, _) = play(Script::healthy(), healthy, 2, Kept::default()).await;
+        assert_eq!(kept.cells.len(), 4, "what is sound is not made again");
     }
 
     #[tokio::test(start_paused = true)]

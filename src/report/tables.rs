@@ -3,7 +3,7 @@
 use crate::{
     fault::Fault,
     micros::Micros,
-    plan::Accounts,
+    plan::{Accounts, Plan},
     report::{
         Paper,
         figure::{self, NONE, TOO_SMALL_MEANS, interval, part, said},
@@ -111,7 +111,7 @@ pub(crate) fn facts(paper: &Paper<'_>) -> Table {
         format!(
             "poll interval {} ±10 %, job timeout {}, patience {}, {}, {}, cool-down {}",
             settings.poll_interval,
-            settings.job_timeout,
+            job_timeouts(plan),
             settings.patience,
             settings.run_time.map_or_else(
                 || format!("{} job(s) per user", settings.jobs_per_user),
@@ -292,4 +292,13 @@ pub(crate) fn observer(paper: &Paper<'_>) -> Table {
         ]);
     }
     t
+}
+/// When jobs are given up, which may differ from cell to cell.
+fn job_timeouts(plan: &Plan) -> String {
+    let of = |c: &crate::plan::Cell| plan.settings.clone().within(c).job_timeout;
+    let all = || plan.cells.iter().map(of);
+    match (all().min(), all().max()) {
+        (Some(least), Some(most)) if least != most => format!("{least} to {most} by scenario"),
+        _ => plan.settings.job_timeout.to_string(),
+    }
 }

@@ -18,6 +18,8 @@ mod matrix;
 mod odd;
 /// Every command, flag and table of the README, held against the code.
 mod readme;
+/// `springtide matrix`: resumed, alone on its target, and INVALID cells made again.
+mod resume;
 /// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.

@@ -222,6 +222,7 @@ fn carry_out(
             server: Some("springtide-standin".into()),
             keep_alive: true,
             retries: None,
+            knobs: None,
         },
         rigging: Default::default(),
         redis: None,

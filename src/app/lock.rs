@@ -1,0 +1,131 @@
+//! The lock on a target: a matrix loads it alone. It holds among the runs of one host, whoever starts
+//! them, and the kernel takes it away from a process that ends, however it ends.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{Read, Write},
+    net::{SocketAddr, ToSocketAddrs},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use crate::target::Origin;
+
+/// Who else may load the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// Nobody: a matrix.
+    Alone,
+    /// Other single runs, but no matrix.
+    WithRuns,
+}
+
+/// Held as long as the value lives.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _files: Vec<File>,
+}
+
+impl Lock {
+    /// Locks a target. Every address that its name stands for is locked, so that `localhost` and
+    /// `127.0.0.1` are one target.
+    ///
+    /// # Errors
+    /// When another run holds it.
+    pub(super) fn on(origin: &Origin, share: Share) -> Result<Self> {
+        let url = origin.url();
+        let authority = url.split("//").nth(1).unwrap_or(url).split('/').next().unwrap_or_default();
+        let default = if url.starts_with("https") { 443 } else { 80 };
+        let resolved = authority
+            .to_socket_addrs()
+            .or_else(|_| (authority.trim_matches(['[', ']']), default).to_socket_addrs());
+        // A name that cannot be resolved gives an error of its own, soon.
+        let addresses: BTreeSet<SocketAddr> = resolved.map(Iterator::collect).unwrap_or_default();
+        let folder = ["/run/lock".into(), std::env::temp_dir()]
+            .into_iter()
+            .find(|f: &PathBuf| f.is_dir())
+            .unwrap_or_else(|| "/tmp".into());
+        let files = addresses.iter().map(|address| lock(&folder, address, share, url));
+        Ok(Self { _files: files.collect::<Result<_>>()? })
+    }
+}
+
+fn lock(folder: &Path, address: &SocketAddr, share: Share, url: &str) -> Result<File> {
+    let name: String = address
+        .to_string()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
+        .collect();
+    let path = folder.join(format!("springtide-{name}.lock"));
+    let mut file = open(&path).with_context(|| format!("the lock {}", path.display()))?;
+    let operation = match share {
+        Share::Alone => FlockOperation::NonBlockingLockExclusive,
+        Share::WithRuns => FlockOperation::NonBlockingLockShared,
+    };
+    match flock(&file, operation) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let who = match holder.trim() {
+                "" => "a run".to_owned(),
+                pid => format!("a matrix (process {pid})"),
+            };
+            bail!(
+                "--host {url}: {who} of springtide loads this target now, and a matrix must load it alone; wait for its end"
+            );
+        }
+        Err(e) => return Err(e).with_context(|| format!("the lock {}", path.display())),
+    }
+    if share == Share::Alone {
+        // For the message above only; a file of somebody else's cannot be written, and need not.
+        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+    } else {
+        let _ = file.set_len(0);
+    }
+    Ok(file)
+}
+
+/// Opens the file for writing, or for reading where another user made it: that is enough to lock it.
+fn open(path: &Path) -> std::io::Result<File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o666)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+        .or_else(|_| File::open(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_matrix_is_alone_and_runs_are_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let origin = |host: &str| Origin::new(&format!("http://{host}:{port}"), None).unwrap();
+        let run = Lock::on(&origin("127.0.0.1"), Share::WithRuns).unwrap();
+        let another = Lock::on(&origin("127.0.0.1"), Share::WithRuns).unwrap();
+        let refused = Lock::on(&origin("127.0.0.1"), Share::Alone).unwrap_err().to_string();
+        assert!(refused.contains("a run of springtide"), "{refused}");
+        drop((run, another));
+        let matrix = Lock::on(&origin("localhost"), Share::Alone).unwrap();
+        for share in [Share::Alone, Share::WithRuns] {
+            let refused = Lock::on(&origin("127.0.0.1"), share).unwrap_err().to_string();
+            assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        }
+        drop(matrix);
+        Lock::on(&origin("127.0.0.1"), Share::Alone).unwrap();
+    }
+}
