@@ -76,6 +76,9 @@ pub(super) async fn carry_out(
         wanted.plan = before.agree(wanted.plan, &errand).map_err(Failure::usage)?;
     }
     let args = &errand.load;
+    if before.is_none() {
+        folder::try_out(&args.out).map_err(Failure::usage)?;
+    }
     let scene = Scene::find(args, &wanted.plan, errand.share).await.map_err(Failure::usage)?;
     let (json, json_out) = (args.json, args.out.clone());
     let outcome = go(&errand, wanted, before, scene, stop).await;

@@ -18,9 +18,7 @@ use crate::record::{FILE, RunRecord};
 pub(super) fn create(out: &Path, label: &str, started: Timestamp) -> Result<PathBuf> {
     let local = started.to_zoned(TimeZone::system());
     let day = out.join(local.strftime("%Y-%m-%d").to_string());
-    let hint = || {
-        format!("--out {}: cannot make a folder for the run there; name another with --out", out.display())
-    };
+    let hint = || hint(out);
     fs::create_dir_all(&day).with_context(hint)?;
     for n in 1.. {
         let more = if n == 1 { String::new() } else { format!("-{n}") };
@@ -32,6 +30,24 @@ pub(super) fn create(out: &Path, label: &str, started: Timestamp) -> Result<Path
         }
     }
     unreachable!("the loop ends only by returning")
+}
+
+/// Tries whether the folder of a run can be made, and leaves nothing behind.
+///
+/// # Errors
+/// When it cannot.
+pub(super) fn try_out(out: &Path) -> Result<()> {
+    let there = out.ancestors().find(|f| f.is_dir()).map(Path::to_owned);
+    let probe = out.join(format!(".springtide-{}", std::process::id()));
+    let made = fs::create_dir_all(&probe).with_context(|| hint(out));
+    for folder in probe.ancestors().take_while(|f| Some(*f) != there.as_deref()) {
+        let _ = fs::remove_dir(folder);
+    }
+    made
+}
+
+fn hint(out: &Path) -> String {
+    format!("--out {}: cannot make a folder for the run there; name another with --out", out.display())
 }
 
 /// Takes the folder of a run that never began to measure away again: there is nothing to keep.
