@@ -252,3 +252,22 @@ fn what_stays_invalid_is_given_up_after_so_many_tries() {
     };
     assert_eq!((run(2).cells.len(), run(0).cells.len()), (6, 2));
 }
+
+#[test]
+fn a_disk_that_fills_up_costs_no_cell_that_was_kept() {
+    let _shared = shared();
+    let backend = Backend::start("--standin-task-time 20ms");
+    let (_place, file) = place(MATRIX);
+    let whole = matrix(&backend.url, &file).ends();
+    let size = fs::metadata(whole.folder().join("run.json")).unwrap().len();
+    let ended = matrix(&backend.url, &file).file_size(size * 6 / 10 / 1024).ends();
+    ended.leaves_with(1);
+    assert!(ended.err.contains("run.json") && ended.err.contains("File too large"), "{}", ended.err);
+    let kept = ended.record();
+    assert!((1..8).contains(&kept.cells.len()), "{} cells", kept.cells.len());
+    let resumed = resumed(&ended.folder()).ends();
+    assert_eq!(resumed.code, Some(0), "{}", resumed.err);
+    let run = ended.record();
+    assert_eq!(run.cells[..kept.cells.len()], kept.cells);
+    is_whole(&run);
+}

@@ -59,7 +59,7 @@ pub(crate) struct Run {
     env: Vec<(String, OsString)>,
     home: TempDir,
     within: Duration,
-    open_files: Option<u32>,
+    limits: Vec<String>,
 }
 
 impl Run {
@@ -71,7 +71,7 @@ impl Run {
             env: Vec::new(),
             home: tempfile::tempdir().unwrap(),
             within: Duration::from_secs(60),
-            open_files: None,
+            limits: Vec::new(),
         }
     }
 
@@ -148,7 +148,14 @@ impl Run {
 
     /// The hard limit on open files.
     pub(crate) fn open_files(mut self, limit: u32) -> Self {
-        self.open_files = Some(limit);
+        self.limits.push(format!("ulimit -n {limit}"));
+        self
+    }
+
+    /// No file may become larger, in kB: beyond that the system refuses, as a full disk does.
+    pub(crate) fn file_size(mut self, limit: u64) -> Self {
+        // dash counts blocks of 512 bytes, and the signal that comes with the refusal is not ours.
+        self.limits.push(format!("trap '' XFSZ && ulimit -f {}", 2 * limit));
         self
     }
 
@@ -160,12 +167,12 @@ impl Run {
 
     /// Starts it.
     pub(crate) fn start(self) -> Going {
-        let Self { words, flags, env, home, within, open_files } = self;
-        let mut command = match open_files {
-            None => Command::new(PROGRAM),
-            Some(limit) => {
+        let Self { words, flags, env, home, within, limits } = self;
+        let mut command = match limits.is_empty() {
+            true => Command::new(PROGRAM),
+            false => {
                 let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), PROGRAM]);
+                shell.args(["-c", &format!("{} && exec \"$0\" \"$@\"", limits.join(" && ")), PROGRAM]);
                 shell
             }
         };
