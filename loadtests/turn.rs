@@ -3,6 +3,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use hyper::header::HeaderValue;
 use rand_chacha::ChaCha12Rng;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::{
         Answer, Endpoint, decode,
         http::{Call, Exchange, HttpError, HttpErrorKind},
     },
+    trace::{self, Trace},
 };
 
 /// A request that did not bring what was asked for.
@@ -51,6 +53,8 @@ pub(super) struct Turn<'a> {
     pub(super) run: &'a CellRun,
     pub(super) recorder: &'a Arc<Recorder>,
     pub(super) phase: Phase,
+    /// The job that is being carried through or settled; what is sent about it is of its trace.
+    pub(super) trace: Option<Trace>,
     rng: ChaCha12Rng,
     begun: Option<Instant>,
     in_flight: Micros,
@@ -70,6 +74,7 @@ impl<'a> Turn<'a> {
             run,
             recorder,
             phase: Phase::Setup,
+            trace: None,
             rng: plan::rng(run.share.cell.seed, &format!("user/{number}")),
             begun: None,
             in_flight: Micros::ZERO,
@@ -139,8 +144,17 @@ impl<'a> Turn<'a> {
         let path_and_query =
             if query.is_empty() { Cow::Borrowed(path) } else { Cow::Owned(format!("{path}?{query}")) };
         let cookie = self.user.session.as_ref().and_then(|s| s.cookie_for(endpoint));
-        let call =
-            Call { method: endpoint.method(), path: &path_and_query, cookie, body, safe: endpoint.is_safe() };
+        let trace = self.trace.as_mut().filter(|_| endpoint.is_of_job());
+        let span = trace.map(|trace| (trace.id(), trace.request()));
+        let call = Call {
+            method: endpoint.method(),
+            path: &path_and_query,
+            cookie,
+            trace: span
+                .and_then(|(id, span)| HeaderValue::from_bytes(&trace::traceparent(id, span, false)).ok()),
+            body,
+            safe: endpoint.is_safe(),
+        };
         let asked = Instant::now();
         let answered = tokio::select! {
             biased;

@@ -1,7 +1,7 @@
 //! A user: one place in the load with its connection, its account and its session, which last
 //! from cell to cell.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -9,7 +9,10 @@ use super::{
     input::Input,
     session::{Account, Accounts, Session},
 };
-use crate::target::{Client, Origin, Sockets};
+use crate::{
+    target::{Client, Origin, Sockets},
+    trace::Trace,
+};
 
 /// What all users of a worker share.
 #[derive(Debug)]
@@ -42,8 +45,8 @@ pub struct User {
     /// An account whose registration got no answer: it may be there or not.
     pub(super) lost_registration: Option<Account>,
     pub(super) session: Option<Session>,
-    /// Jobs of this cell that were given up and may go on at the target.
-    pub(super) given_up: BTreeSet<String>,
+    /// Jobs of this cell that were given up and may go on at the target, by id.
+    pub(super) given_up: BTreeMap<String, Trace>,
 }
 
 impl User {
@@ -57,7 +60,7 @@ impl User {
             account: None,
             lost_registration: None,
             session: None,
-            given_up: BTreeSet::new(),
+            given_up: BTreeMap::new(),
         }
     }
 

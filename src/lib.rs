@@ -17,6 +17,7 @@ pub mod series;
 pub mod state;
 pub mod threshold;
 pub mod timeline;
+pub mod trace;
 
 // Sums.
 pub mod agreement;

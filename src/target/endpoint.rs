@@ -66,6 +66,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether it is about one job, and so a part of that job's trace.
+    pub fn is_of_job(self) -> bool {
+        matches!(self, Self::Submit | Self::Poll | Self::Cancel | Self::Results)
+    }
+
     /// Whether sending it twice does no harm, so that it may be sent again when a connection
     /// kept open turns out to be closed.
     pub fn is_safe(self) -> bool {

@@ -25,6 +25,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "state",
             "threshold",
             "timeline",
+            "trace",
         ],
     ),
     (

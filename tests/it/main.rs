@@ -30,6 +30,8 @@ mod toxic_runs;
 mod toxiproxy;
 /// A Toxiproxy that follows the documented API, and lies when told to.
 mod toxiproxy_fake;
+/// The traces of jobs, as the server that gets them sees them.
+mod traces;
 /// What is reported, held against what the server knows to be true.
 mod truth;
 /// Mistakes: one line that names what is wrong, and nothing started or written.
