@@ -10,6 +10,7 @@ use super::{
     session::{Account, Accounts, Session},
 };
 use crate::{
+    spans,
     target::{Client, Origin, Sockets},
     trace::Trace,
 };
@@ -31,6 +32,8 @@ pub struct Kit {
     pub refresh_after: Duration,
     /// A request without a complete answer after this long has failed.
     pub timeout: Duration,
+    /// Where spans of requests are left, when somebody collects them.
+    pub spans: Option<spans::Sender>,
 }
 
 /// How many users log in at the same time.

@@ -37,6 +37,7 @@ pub mod verdict;
 // Edges.
 pub mod plane;
 pub mod recorder;
+pub mod spans;
 pub mod tap;
 pub mod target;
 pub mod toxiproxy;

@@ -26,6 +26,7 @@ pub(super) async fn look(origin: &Arc<Origin>, stand_in: bool, patience: Duratio
         path: hello.path(),
         cookie: None,
         trace: None,
+        headers: None,
         body: Bytes::new(),
         safe: true,
     };

@@ -126,6 +126,7 @@ async fn go(
         logins: Semaphore::new(LOGINS_AT_ONCE),
         refresh_after: args.session_refresh.into(),
         timeout: Duration::from(args.patience),
+        spans: None,
     });
     let record = RunRecord {
         schema: SCHEMA,

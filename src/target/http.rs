@@ -53,7 +53,9 @@ pub struct Call<'a> {
     pub cookie: Option<HeaderValue>,
     /// Value of the `traceparent` header.
     pub trace: Option<HeaderValue>,
-    /// JSON body; empty for none.
+    /// More headers, which beat all others.
+    pub headers: Option<&'a HeaderMap>,
+    /// Body; empty for none. It is JSON unless the headers say otherwise.
     pub body: Bytes,
     /// Whether it may be sent again over a new connection when a kept one was closed under it.
     pub safe: bool,
@@ -332,6 +334,9 @@ fn request(origin: &Origin, call: &Call<'_>) -> Result<Request<Full<Bytes>>, Htt
     if !call.body.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
+    if let Some(more) = call.headers {
+        headers.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
     Ok(request)
 }
 
@@ -494,7 +499,7 @@ mod tests {
 
     fn a(method: Method) -> Call<'static> {
         let safe = method == Method::GET;
-        Call { method, path: "/", cookie: None, trace: None, body: Bytes::new(), safe }
+        Call { method, path: "/", cookie: None, trace: None, headers: None, body: Bytes::new(), safe }
     }
 
     #[tokio::test]

@@ -46,7 +46,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "verdict",
         ],
     ),
-    ("Edges", &["plane", "recorder", "tap", "target", "toxiproxy"]),
+    ("Edges", &["plane", "recorder", "spans", "tap", "target", "toxiproxy"]),
     ("Load", &["attack", "driver", "loadtests"]),
     ("Engine", &["cluster"]),
     ("Paper", &["report"]),

@@ -191,6 +191,7 @@ fn measure_floor(stand_in: &StandIn, stop: &AtomicBool) -> [f64; 2] {
                 path: hello.path(),
                 cookie: None,
                 trace: None,
+                headers: None,
                 body: Bytes::new(),
                 safe: true,
             };
