@@ -205,6 +205,10 @@ pub struct RunArgs {
     #[arg(long, env = "SPRINGTIDE_MAX_CPU", value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Verdict")]
     pub max_cpu: u8,
 
+    /// Send spans of jobs, stages and requests to this OTLP endpoint, such as http://collector:4318
+    #[arg(long, env = "SPRINGTIDE_OTLP", value_name = "URL", help_heading = "Telemetry")]
+    pub otlp: Option<String>,
+
     /// Folder under which a dated folder for the run is made
     #[arg(
         short = 'o',

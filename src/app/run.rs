@@ -21,6 +21,7 @@ use crate::{
     loadtests::{Kit, session::Accounts, user::LOGINS_AT_ONCE},
     record::{RunRecord, SCHEMA},
     report::Paper,
+    spans::Exporter,
     standin::StandIn,
     target::{Origin, Sockets, origin::OriginError},
     verdict::{Exit, Verdict},
@@ -45,9 +46,14 @@ pub async fn run(
         Some(url) => Some(target(url, args.ca_cert.as_deref()).map_err(Failure::usage)?),
         None => None,
     };
+    let run_id = run_id(started);
+    let exporter = match args.otlp.as_deref().filter(|url| !url.is_empty()) {
+        Some(url) => Some(Exporter::new(url, &run_id).map_err(|e| Failure::usage(anyhow!("--otlp: {e}")))?),
+        None => None,
+    };
     let rigging = Rigging::find(&args, &wanted.plan).await.map_err(Failure::usage)?;
     let folder = folder::create(&args.out, &label, started).map_err(Failure::usage)?;
-    let outcome = go(&args, wanted, label, started, origin, rigging, &folder, stop).await;
+    let outcome = go(&args, wanted, label, (started, run_id), origin, exporter, rigging, &folder, stop).await;
     let run = match outcome {
         Ok(run) => run,
         Err(error) => {
@@ -82,14 +88,14 @@ async fn go(
     args: &RunArgs,
     wanted: Wanted,
     label: String,
-    started: Timestamp,
+    (started, run_id): (Timestamp, String),
     origin: Option<Origin>,
+    exporter: Option<Exporter>,
     mut rigging: Rigging,
     folder: &Path,
     stop: watch::Receiver<Option<String>>,
 ) -> Result<RunRecord> {
     let Wanted { plan, input, account, warnings } = wanted;
-    let run_id = run_id(started);
     let stand_in = match &origin {
         Some(_) => None,
         None => Some(StandIn::start(stand_in_config(&args.standin, plan.seed))?),
@@ -126,7 +132,7 @@ async fn go(
         logins: Semaphore::new(LOGINS_AT_ONCE),
         refresh_after: args.session_refresh.into(),
         timeout: Duration::from(args.patience),
-        spans: None,
+        spans: exporter.as_ref().map(Exporter::sender),
     });
     let record = RunRecord {
         schema: SCHEMA,
@@ -146,7 +152,7 @@ async fn go(
         verdict: None,
         stopped: None,
     };
-    let mut watch = Watch::new(record, folder.to_owned(), args.no_progress);
+    let mut watch = Watch::new(record, folder.to_owned(), args.no_progress, kit.spans.clone());
     let rig = rigging.set_up(&run_id);
     let stopped = local::carry_out(&plan, &run_id, &kit, threads, &mut watch, rig, stop).await;
     let mut record = watch.finish();
@@ -157,6 +163,9 @@ async fn go(
     record.finished = Some(Timestamp::now());
     judgement::close(&mut record);
     record.save(folder)?;
+    if let Some(exporter) = exporter {
+        tracing::info!("{}", exporter.finish().await);
+    }
     drop(rigging);
     if let Some(mut stand_in) = stand_in {
         stand_in.stop();
