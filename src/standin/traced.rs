@@ -22,7 +22,8 @@ pub struct Traced {
     pub same_parent: u64,
     /// The trace ids, in hex; more than a few are somebody's mistake and not kept.
     pub ids: BTreeSet<String>,
-    last_parent: String,
+    /// The parent that the last of them named, in hex.
+    pub last_parent: String,
 }
 
 /// So many ids are kept.

@@ -334,8 +334,8 @@ fn request(origin: &Origin, call: &Call<'_>) -> Result<Request<Full<Bytes>>, Htt
     if !call.body.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    if let Some(more) = call.headers {
-        headers.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
+    for (name, value) in call.headers.into_iter().flatten() {
+        headers.insert(name.clone(), value.clone());
     }
     Ok(request)
 }
