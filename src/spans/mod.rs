@@ -82,7 +82,7 @@ pub enum OtlpError {
 pub struct Exported {
     /// The endpoint took them.
     pub exported: u64,
-    /// They did not fit into the queue, or the run was over before their turn.
+    /// They did not fit into the queue, or nobody had said that they were taken when the wait was over.
     pub dropped: u64,
     /// The endpoint did not take them, or gave no answer.
     pub refused: u64,
@@ -296,4 +296,60 @@ impl Outline {
 /// An attribute with a whole number; OTLP has signed ones only.
 fn number(key: &'static str, value: impl TryInto<i64>) -> KeyValue {
     KeyValue::new(key, value.try_into().unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::post};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{micros::Micros, snapshot::Phase, target::Endpoint, trace::Trace};
+
+    fn offer(sender: &Sender, requests: u64) {
+        let mut trace = Trace::of("springtide r c001 u0000 j0000");
+        for _ in 0..requests {
+            sender.request(RequestSpan {
+                trace: trace.id(),
+                job: trace.job(),
+                span: trace.request(),
+                sent: 1_000_000,
+                took: Micros(10),
+                first_byte: Micros(5),
+                endpoint: Endpoint::Poll,
+                phase: Phase::Load,
+                status: Some(200),
+                sent_bytes: 100,
+                wire_bytes: 200,
+                body_bytes: 100,
+                error: None,
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_in_good_health_gets_all_that_fits_into_the_queue() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let exporter = Exporter::new(&format!("http://{}", listener.local_addr().unwrap()), "r").unwrap();
+        let router = Router::new().route("/v1/traces", post(async || ()));
+        let serving = tokio::spawn(async { axum::serve(listener, router).await });
+        let many = 2 * ROOM as u64 + 7;
+        offer(&exporter.sender(), many);
+        assert_eq!(exporter.finish().await, Exported { exported: many, dropped: 0, refused: 0 });
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_hangs_holds_nobody_up_and_everything_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let exporter =
+            Exporter::new(&format!("http://{}/otlp", listener.local_addr().unwrap()), "r").unwrap();
+        let many = QUEUE as u64 + 5_000;
+        offer(&exporter.sender(), many);
+        let began = Instant::now();
+        let Exported { exported, dropped, refused } = exporter.finish().await;
+        assert!(began.elapsed() < LAST_GRACE + Duration::from_secs(3));
+        assert_eq!((exported, dropped + refused), (0, many));
+        assert!(dropped >= 5_000 && refused > 0, "{dropped} dropped, {refused} refused");
+    }
 }

@@ -49,6 +49,9 @@ impl Way {
             return Err(bad("credentials do not belong in the address (use OTEL_EXPORTER_OTLP_HEADERS)"));
         }
         let url = url.trim().trim_end_matches('/');
+        if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(bad("no http:// or https:// in front"));
+        }
         let has_path = url.parse::<Uri>().is_ok_and(|uri| uri.path().len() > 1);
         let url = if has_path { url.to_owned() } else { format!("{url}{PATH}") };
         let origin = Origin::new(&url, None).map_err(|e| match e {
@@ -133,8 +136,8 @@ mod tests {
 
     #[rstest]
     #[case("collector:4318", "no http://")]
-    #[case("", "no OTLP endpoint")]
-    #[case("http://", "no OTLP endpoint")]
+    #[case("", "no http://")]
+    #[case("http://", "no http://")]
     #[case("http://ann:secret@localhost:4318", "OTEL_EXPORTER_OTLP_HEADERS")]
     #[case("http://localhost:4318/v1/traces?key=secret", "a query")]
     #[case("grpc://localhost:4317", "no http://")]
