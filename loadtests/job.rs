@@ -4,6 +4,7 @@ use super::{cancel, fetch, poll, submit, turn::Turn};
 use crate::{
     snapshot::{Cancel, Job, JobKey},
     timeline::{JobOutcome, JobState},
+    trace::Trace,
 };
 
 /// How a job looks while it is followed.
@@ -16,6 +17,7 @@ pub(super) struct Followed {
 /// Submits a job, follows it to an outcome, and takes it down. A job that is given up is canceled.
 pub(super) async fn carry_through(turn: &mut Turn<'_>, key: JobKey) {
     let title = turn.run.title(key);
+    turn.trace = Some(Trace::of(&title));
     let mut followed =
         Followed { job: Job::new(turn.run.share.worker, title, JobOutcome::Lost), id: String::new() };
     let outcome = match submit::submit(turn, &mut followed).await {
@@ -31,11 +33,12 @@ pub(super) async fn carry_through(turn: &mut Turn<'_>, key: JobKey) {
         let cancel = cancel::cancel(turn, &followed.id).await;
         let over =
             matches!(&cancel, Cancel::TooLate(s) if JobState::parse(s).is_some_and(JobState::is_terminal));
-        if !over {
-            turn.user.given_up.insert(followed.id.clone());
+        if let (false, Some(trace)) = (over, turn.trace.clone()) {
+            turn.user.given_up.insert(followed.id.clone(), trace);
         }
         followed.job.cancel = Some(cancel);
     }
+    turn.trace = None;
     let failed = followed.job.outcome != JobOutcome::Fetched;
     turn.recorder.job(key, followed.job);
     if failed {

@@ -17,6 +17,7 @@ use crate::{
     snapshot::{Cancel, Listed, TargetView},
     target::{Answer, Endpoint, decode, endpoint::of_job},
     timeline::JobState,
+    trace::Trace,
 };
 
 /// How long canceled jobs may take to become terminal.
@@ -36,11 +37,13 @@ pub(super) async fn settle(turn: &mut Turn<'_>) {
     let mut view = TargetView::default();
     let given_up = std::mem::take(&mut turn.user.given_up);
     let deadline = Instant::now() + QUIET_WITHIN;
-    for id in given_up {
+    for (id, trace) in given_up {
+        turn.trace = Some(trace);
         if let Some(state) = still_going(turn, &id, deadline).await {
             view.unfinished.insert(id, state);
         }
     }
+    turn.trace = None;
     let shared = matches!(turn.user.kit.accounts, Accounts::Shared(_));
     if !shared || turn.user.slot() == 0 {
         match read_list(turn, &mut view).await {
@@ -80,8 +83,9 @@ pub(super) async fn tidy(turn: &mut Turn<'_>) {
 async fn quiet_the_rest(turn: &mut Turn<'_>, view: &mut TargetView) {
     let deadline = Instant::now() + QUIET_WITHIN;
     let open = view.listed.iter().filter(|(_, row)| row.end_time.is_none());
-    let open: Vec<String> = open.map(|(id, _)| id.clone()).collect();
-    for id in open {
+    let open: Vec<(String, String)> = open.map(|(id, row)| (id.clone(), row.title.clone())).collect();
+    for (id, title) in open {
+        turn.trace = Some(Trace::of(&title).taken_up_by(turn.run.share.worker));
         // A FAILED or CANCELED job has no end time either, and what gives no state can be given none.
         let state = still_going(turn, &id, Instant::now()).await.and_then(|s| JobState::parse(&s));
         if state.is_none() || view.unfinished.contains_key(&id) {
@@ -95,6 +99,7 @@ async fn quiet_the_rest(turn: &mut Turn<'_>, view: &mut TargetView) {
             view.unfinished.insert(id, state);
         }
     }
+    turn.trace = None;
 }
 
 /// The state of a job that has not become terminal in time; `None` when it has, or is gone.

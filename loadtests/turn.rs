@@ -3,6 +3,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use hyper::header::HeaderValue;
 use rand_chacha::ChaCha12Rng;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -11,13 +12,15 @@ use super::user::User;
 use crate::{
     driver::CellRun,
     micros::Micros,
-    plan,
+    plan::{self, CellKind},
     recorder::{Recorder, Sample},
     snapshot::Phase,
+    spans::{self, RequestSpan},
     target::{
         Answer, Endpoint, decode,
         http::{Call, Exchange, HttpError, HttpErrorKind},
     },
+    trace::{self, Trace},
 };
 
 /// A request that did not bring what was asked for.
@@ -51,6 +54,10 @@ pub(super) struct Turn<'a> {
     pub(super) run: &'a CellRun,
     pub(super) recorder: &'a Arc<Recorder>,
     pub(super) phase: Phase,
+    /// The job that is being carried through or settled; what is sent about it is of its trace.
+    pub(super) trace: Option<Trace>,
+    /// Where spans of requests are left; `None` when nobody collects any, and in a warm-up.
+    spans: Option<spans::Sender>,
     rng: ChaCha12Rng,
     begun: Option<Instant>,
     in_flight: Micros,
@@ -65,11 +72,15 @@ impl<'a> Turn<'a> {
         recorder: &'a Arc<Recorder>,
         number: u32,
     ) -> Self {
+        let measured = run.share.cell.kind == CellKind::Measured;
+        let spans = user.kit.spans.clone().filter(|_| measured);
         Self {
             user,
             run,
             recorder,
             phase: Phase::Setup,
+            trace: None,
+            spans,
             rng: plan::rng(run.share.cell.seed, &format!("user/{number}")),
             begun: None,
             in_flight: Micros::ZERO,
@@ -139,8 +150,19 @@ impl<'a> Turn<'a> {
         let path_and_query =
             if query.is_empty() { Cow::Borrowed(path) } else { Cow::Owned(format!("{path}?{query}")) };
         let cookie = self.user.session.as_ref().and_then(|s| s.cookie_for(endpoint));
-        let call =
-            Call { method: endpoint.method(), path: &path_and_query, cookie, body, safe: endpoint.is_safe() };
+        let trace = self.trace.as_mut().filter(|_| endpoint.is_of_job());
+        let span = trace.map(|trace| (trace.id(), trace.request()));
+        let recorded = self.spans.is_some();
+        let call = Call {
+            method: endpoint.method(),
+            path: &path_and_query,
+            cookie,
+            trace: span
+                .and_then(|(id, span)| HeaderValue::from_bytes(&trace::traceparent(id, span, recorded)).ok()),
+            headers: None,
+            body,
+            safe: endpoint.is_safe(),
+        };
         let asked = Instant::now();
         let answered = tokio::select! {
             biased;
@@ -167,6 +189,23 @@ impl<'a> Turn<'a> {
             body_bytes,
             error: result.as_ref().err().map(String::as_str),
         });
+        if let (Some(spans), Some(trace), Some((id, span))) = (&self.spans, &self.trace, span) {
+            spans.request(RequestSpan {
+                trace: id,
+                job: trace.job(),
+                span,
+                sent: self.recorder.unix(exchange.sent),
+                took: (exchange.done - exchange.sent).into(),
+                first_byte: (exchange.first_byte - exchange.sent).into(),
+                endpoint,
+                phase: self.phase,
+                status,
+                sent_bytes: exchange.sent_bytes,
+                wire_bytes: exchange.wire_bytes,
+                body_bytes,
+                error: result.as_ref().err().cloned(),
+            });
+        }
         match result {
             Ok(value) => Ok((value, exchange)),
             Err(what) => Err(Problem { status, what }),

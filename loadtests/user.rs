@@ -1,7 +1,7 @@
 //! A user: one place in the load with its connection, its account and its session, which last
 //! from cell to cell.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -9,7 +9,11 @@ use super::{
     input::Input,
     session::{Account, Accounts, Session},
 };
-use crate::target::{Client, Origin, Sockets};
+use crate::{
+    spans,
+    target::{Client, Origin, Sockets},
+    trace::Trace,
+};
 
 /// What all users of a worker share.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct Kit {
     /// In a run that is resumed, how the titles of its jobs begin: those that were under way when it
     /// was interrupted must not go on.
     pub leftovers: Option<String>,
+    /// Where spans of requests are left, when somebody collects them.
+    pub spans: Option<spans::Sender>,
 }
 
 /// How many users log in at the same time.
@@ -45,10 +51,10 @@ pub struct User {
     /// An account whose registration got no answer: it may be there or not.
     pub(super) lost_registration: Option<Account>,
     pub(super) session: Option<Session>,
-    /// Jobs of this cell that were given up and may go on at the target.
-    pub(super) given_up: BTreeSet<String>,
     /// Whether it has looked after jobs from before the run was resumed.
     pub(super) has_tidied: bool,
+    /// Jobs of this cell that were given up and may go on at the target, by id.
+    pub(super) given_up: BTreeMap<String, Trace>,
 }
 
 impl User {
@@ -62,8 +68,8 @@ impl User {
             account: None,
             lost_registration: None,
             session: None,
-            given_up: BTreeSet::new(),
             has_tidied: false,
+            given_up: BTreeMap::new(),
         }
     }
 

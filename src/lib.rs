@@ -18,6 +18,7 @@ pub mod series;
 pub mod state;
 pub mod threshold;
 pub mod timeline;
+pub mod trace;
 
 // Sums.
 pub mod agreement;
@@ -39,6 +40,7 @@ pub mod verdict;
 pub mod plane;
 pub mod recorder;
 pub mod sampling;
+pub mod spans;
 pub mod tap;
 pub mod target;
 pub mod toxiproxy;

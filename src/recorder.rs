@@ -43,7 +43,8 @@ pub struct Sample<'a> {
 /// Accumulates the measurements of one cell on one thread.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    t0: OnceLock<Instant>,
+    /// The start of the clock, and the same in Unix microseconds.
+    t0: OnceLock<(Instant, u64)>,
     new: Mutex<Book>,
 }
 
@@ -92,14 +93,20 @@ impl Book {
 }
 
 impl Recorder {
-    /// Starts the clock: offsets count from here. Only the first call counts.
-    pub fn start(&self, t0: Instant) {
-        let _ = self.t0.set(t0);
+    /// Starts the clock: offsets count from here. `unix` is the same moment in Unix microseconds.
+    /// Only the first call counts.
+    pub fn start(&self, t0: Instant, unix: u64) {
+        let _ = self.t0.set((t0, unix));
+    }
+
+    /// A moment in Unix microseconds, as far from T0 as its offset is; zero before the start.
+    pub fn unix(&self, at: Instant) -> u64 {
+        self.t0.get().map_or(0, |(_, unix)| unix + self.offset(at).0)
     }
 
     /// The offset of a moment from T0; zero for earlier ones and before the start.
     pub fn offset(&self, at: Instant) -> Micros {
-        self.t0.get().map_or(Micros::ZERO, |t0| at.saturating_duration_since(*t0).into())
+        self.t0.get().map_or(Micros::ZERO, |(t0, _)| at.saturating_duration_since(*t0).into())
     }
 
     /// A request's times as offsets.
@@ -255,7 +262,7 @@ mod tests {
     use super::*;
 
     fn exchange(recorder: &Recorder, sent_ms: u64, took_ms: u64) -> Exchange {
-        let t0 = *recorder.t0.get().unwrap();
+        let t0 = recorder.t0.get().unwrap().0;
         let sent = t0 + Duration::from_millis(sent_ms);
         let done = sent + Duration::from_millis(took_ms);
         Exchange { sent, first_byte: sent, done, sent_bytes: 10, wire_bytes: 20, connects: 1 }
@@ -264,7 +271,7 @@ mod tests {
     #[test]
     fn a_request_is_counted_once_where_it_belongs() {
         let recorder = Recorder::default();
-        recorder.start(Instant::now());
+        recorder.start(Instant::now(), 0);
         for (phase, error) in [(Phase::Setup, None), (Phase::Load, None), (Phase::Load, Some("boom"))] {
             recorder.request(&Sample {
                 phase,

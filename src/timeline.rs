@@ -21,6 +21,23 @@ pub struct Between {
     pub before: Micros,
 }
 
+impl Between {
+    /// A moment that is known.
+    fn at(moment: Micros) -> Self {
+        Self { after: moment, before: moment }
+    }
+
+    /// Midpoint of the bounds.
+    pub fn midpoint(self) -> Micros {
+        Micros(self.after.0.midpoint(self.before.0))
+    }
+
+    /// Half their distance.
+    pub fn half_width(self) -> Micros {
+        Micros(self.before.saturating_sub(self.after).0.div_ceil(2))
+    }
+}
+
 /// A change of state, as polling saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
@@ -169,26 +186,39 @@ impl JobTimeline {
         self.seen.iter().find(|o| o.state >= state && o.state <= JobState::Completed).map(|o| o.began)
     }
 
-    /// How long a stage took, as tightly as it is known. `None` when the job never entered it, and
-    /// for stages that no client can tell; a stage it entered and did not leave is censored at the moment the client let go.
-    pub fn stage(&self, stage: Stage) -> Option<Span> {
+    /// When a stage began and when it ended; no end while the job has not left it. `None` when it
+    /// never entered it, and for stages that no client can tell.
+    pub fn bounds(&self, stage: Stage) -> Option<(Between, Option<Between>)> {
         let submit = self.submit?;
+        let clocked = |c: Clocked| (Between::at(c.sent), Some(Between::at(c.done)));
         match stage {
-            Stage::Submit => Some(Span::exact(submit.took())),
-            Stage::Fetch => self.fetch.map(|f| Span::exact(f.took())),
-            Stage::EndToEnd => Some(match self.fetch {
-                Some(fetch) => Span::exact(fetch.done.saturating_sub(submit.sent)),
-                None => Span::at_least(self.ended.saturating_sub(submit.sent)),
-            }),
+            Stage::Submit => Some(clocked(submit)),
+            Stage::Fetch => self.fetch.map(clocked),
+            Stage::EndToEnd => Some((Between::at(submit.sent), self.fetch.map(|f| Between::at(f.done)))),
             // The target accepted it at some moment between sending the submit and its answer.
             Stage::Queue => {
                 let start = Between { after: submit.sent, before: submit.done };
-                (!self.seen.is_empty()).then(|| self.from(start, MILESTONES[0]))
+                (!self.seen.is_empty()).then(|| (start, self.reached(MILESTONES[0])))
             }
-            Stage::Run => Some(self.from(self.reached(MILESTONES[0])?, MILESTONES[1])),
-            Stage::Merge => Some(self.from(self.reached(MILESTONES[1])?, MILESTONES[2])),
+            Stage::Run => Some((self.reached(MILESTONES[0])?, self.reached(MILESTONES[1]))),
+            Stage::Merge => Some((self.reached(MILESTONES[1])?, self.reached(MILESTONES[2]))),
             Stage::HandOverQueued | Stage::HandOverRunning | Stage::Persist => None,
         }
+    }
+
+    /// How long a stage took, as tightly as it is known. `None` when the job never entered it, and
+    /// for stages that no client can tell; a stage it entered and did not leave is censored at the
+    /// last moment at which it is known to have been in it.
+    pub fn stage(&self, stage: Stage) -> Option<Span> {
+        let (start, end) = self.bounds(stage)?;
+        let until = if stage == Stage::EndToEnd { self.ended } else { self.last_sure() };
+        Some(match end {
+            Some(end) => Span {
+                least: end.after.saturating_sub(start.before),
+                most: Some(end.before.saturating_sub(start.after)),
+            },
+            None => Span::at_least(until.saturating_sub(start.before)),
+        })
     }
 
     /// The last moment at which the job is known not to have ended as FAILED or CANCELED, and not
@@ -196,16 +226,6 @@ impl JobTimeline {
     pub fn last_sure(&self) -> Micros {
         let given_up = self.seen.iter().find(|o| o.state > JobState::Completed);
         given_up.map_or(self.last_look, |o| o.began.after)
-    }
-
-    fn from(&self, start: Between, until: JobState) -> Span {
-        match self.reached(until) {
-            Some(end) => Span {
-                least: end.after.saturating_sub(start.before),
-                most: Some(end.before.saturating_sub(start.after)),
-            },
-            None => Span::at_least(self.last_sure().saturating_sub(start.before)),
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use springtide::{
     loadtests::{Kit, input::Input, session::Accounts, user::LOGINS_AT_ONCE},
     micros::Micros,
     plan::{Cell, CellKind, Settings, Share},
+    recorder::unix_micros,
     scenario::ScenarioId,
     snapshot::{Phase, Totals},
     target::{Origin, Sockets},
@@ -57,6 +58,7 @@ fn drive(url: &str, users: u32, settings: Settings, flow: Flow) -> Result<Totals
         refresh_after: Duration::from_secs(480),
         timeout: Duration::from_secs(30),
         leftovers: None,
+        spans: None,
     });
     let attack = Attack::launch(users, 1, &kit)?;
     let cell = Cell {
@@ -88,7 +90,7 @@ fn drive(url: &str, users: u32, settings: Settings, flow: Flow) -> Result<Totals
                 () = run.start.full(), if !started => {
                     started = true;
                     let t0 = Instant::now();
-                    run.recorders.iter().for_each(|r| r.start(t0));
+                    run.recorders.iter().for_each(|r| r.start(t0, unix_micros()));
                     run.start.open(t0);
                 }
                 () = run.settle.full(), if !settled => {

@@ -79,9 +79,11 @@ pub(super) async fn carry_out(
     if before.is_none() {
         folder::try_out(&args.out).map_err(Failure::usage)?;
     }
-    let scene = Scene::find(args, &wanted.plan, errand.share).await.map_err(Failure::usage)?;
+    let run_id = before.as_ref().map_or_else(|| run_id(Timestamp::now()), |b| b.record.run_id.clone());
+    let found = Scene::find(args, &wanted.plan, &run_id, errand.share).await;
+    let scene = found.map_err(Failure::usage)?;
     let (json, json_out) = (args.json, args.out.clone());
-    let outcome = go(&errand, wanted, before, scene, stop).await;
+    let outcome = go(&errand, run_id, wanted, before, scene, stop).await;
     let (run, folder) = match outcome {
         Ok(done) => done,
         Err(failure) => {
@@ -109,6 +111,7 @@ pub const TERMINATED: &str = "terminated (SIGTERM)";
 /// Everything from the first request to the finished record, and the folder that it is in.
 async fn go(
     errand: &Errand,
+    run_id: String,
     wanted: Wanted,
     before: Option<Before>,
     mut scene: Scene,
@@ -128,7 +131,7 @@ async fn go(
             let label = args.label.clone().or_else(|| errand.label.map(str::to_owned));
             let label = label.unwrap_or_else(|| wanted.label());
             let folder = folder::create(&args.out, &label, started).map_err(Failure::usage)?;
-            (fresh(args, &wanted, &scene, target, label, started), folder)
+            (fresh(args, &wanted, &scene, target, (run_id, label), started), folder)
         }
     };
     let record = RunRecord { thresholds: args.thresholds.clone(), ..record };
@@ -188,12 +191,12 @@ fn fresh(
     wanted: &Wanted,
     scene: &Scene,
     target: Target,
-    label: String,
+    (run_id, label): (String, String),
     started: Timestamp,
 ) -> RunRecord {
     RunRecord {
         schema: SCHEMA,
-        run_id: run_id(started),
+        run_id,
         label,
         started,
         finished: None,
@@ -260,6 +263,7 @@ async fn measure(
         logins: Semaphore::new(LOGINS_AT_ONCE),
         refresh_after: args.session_refresh.into(),
         timeout: Duration::from(args.patience),
+        spans: scene.instruments.spans(),
         leftovers: is_resumed.then(|| format!("springtide {}", record.run_id)),
     });
     // Titles of jobs differ from those of the cell that was interrupted.
@@ -268,7 +272,7 @@ async fn measure(
         n => format!("{}r{n}", record.run_id),
     };
     let samplers = scene.instruments.set_up(folder);
-    let mut watch = Watch::new(record, todo.clone(), folder.to_owned(), args.no_progress);
+    let mut watch = Watch::new(record, todo.clone(), folder.to_owned(), args.no_progress, kit.spans.clone());
     let rig = scene.rigging.set_up(&name, samplers);
     let stopped = match todo.is_empty() {
         true => Ok(None),
@@ -282,6 +286,7 @@ async fn measure(
     record.finished = Some(Timestamp::now());
     judgement::close(&mut record);
     record.save(folder)?;
+    scene.instruments.end().await;
     if record.stopped.is_none() {
         key::forget(folder);
     }

@@ -1,10 +1,17 @@
-//! Finds what looks on beside a run: Redis, exposition endpoints, processes and probes.
+//! Finds what looks on beside a run: Redis, exposition endpoints, processes, probes, and those who
+//! are told how it goes.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
-use crate::{cli::LoadArgs, plan::Plan, record::RedisFacts, sampling::Samplers};
+use crate::{
+    cli::LoadArgs,
+    plan::Plan,
+    record::RedisFacts,
+    sampling::Samplers,
+    spans::{self, Exporter},
+};
 
 /// The instruments of a run.
 #[derive(Default)]
@@ -12,6 +19,7 @@ pub(super) struct Instruments {
     /// The target's Redis, if one was named.
     pub(super) redis: Option<RedisFacts>,
     samplers: Samplers,
+    exporter: Option<Exporter>,
 }
 
 impl Instruments {
@@ -19,12 +27,28 @@ impl Instruments {
     ///
     /// # Errors
     /// When it is not there; one line with the flag, the value and the remedy.
-    pub(super) async fn find(_args: &LoadArgs, _plan: &Plan) -> Result<Self> {
-        Ok(Self::default())
+    pub(super) async fn find(args: &LoadArgs, _plan: &Plan, run_id: &str) -> Result<Self> {
+        let exporter = match args.otlp.as_deref().filter(|url| !url.is_empty()) {
+            Some(url) => Some(Exporter::new(url, run_id).map_err(|e| anyhow!("--otlp: {e}"))?),
+            None => None,
+        };
+        Ok(Self { exporter, ..Self::default() })
     }
 
-    /// Hands them over to the rig; probes write below the run's folder.
+    /// Hands the samplers over to the rig; probes write below the run's folder.
     pub(super) fn set_up(&mut self, _folder: &Path) -> Samplers {
         std::mem::take(&mut self.samplers)
+    }
+
+    /// Where spans are left, when somebody collects them.
+    pub(super) fn spans(&self) -> Option<spans::Sender> {
+        self.exporter.as_ref().map(Exporter::sender)
+    }
+
+    /// Sends what is left to be sent.
+    pub(super) async fn end(&mut self) {
+        if let Some(exporter) = self.exporter.take() {
+            tracing::info!("{}", exporter.finish().await);
+        }
     }
 }

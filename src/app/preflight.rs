@@ -21,8 +21,15 @@ pub(super) async fn look(origin: &Arc<Origin>, stand_in: bool, patience: Duratio
     let timeout = patience.min(LONGEST);
     let mut client = Client::new(Arc::clone(origin), Arc::new(Sockets::default()), timeout);
     let hello = Endpoint::Hello;
-    let call =
-        Call { method: hello.method(), path: hello.path(), cookie: None, body: Bytes::new(), safe: true };
+    let call = Call {
+        method: hello.method(),
+        path: hello.path(),
+        cookie: None,
+        trace: None,
+        headers: None,
+        body: Bytes::new(),
+        safe: true,
+    };
     let answer = match client.call(&call).await {
         Ok(answer) => answer,
         Err(e) => bail!(

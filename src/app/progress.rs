@@ -13,6 +13,7 @@ use crate::{
     plan::{Cell, CellKind},
     record::{CellRecord, RunRecord},
     snapshot::{Job, Totals},
+    spans,
     timeline::{JobOutcome, Stage},
     verdict::Verdict,
 };
@@ -25,11 +26,19 @@ pub(super) struct Watch {
     bar: Option<ProgressBar>,
     last_log: Micros,
     course: Course,
+    /// Where the jobs of a cell are left for a tracing backend.
+    spans: Option<spans::Sender>,
 }
 
 impl Watch {
     /// Of a run whose cells `todo` are still to be made.
-    pub(super) fn new(record: RunRecord, todo: Vec<Cell>, folder: PathBuf, lines_only: bool) -> Self {
+    pub(super) fn new(
+        record: RunRecord,
+        todo: Vec<Cell>,
+        folder: PathBuf,
+        lines_only: bool,
+        spans: Option<spans::Sender>,
+    ) -> Self {
         let bar = (!lines_only && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
             if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
@@ -38,7 +47,7 @@ impl Watch {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { record, folder, bar, last_log: Micros::ZERO, course: Course::new(todo) }
+        Self { record, folder, bar, last_log: Micros::ZERO, course: Course::new(todo), spans }
     }
 
     /// Ends the living line.
@@ -104,6 +113,9 @@ impl Watcher for Watch {
     }
 
     fn closed(&mut self, record: CellRecord) -> Result<(), String> {
+        if let Some(spans) = &self.spans {
+            spans.cell_closed(&record);
+        }
         let ledger = &record.ledger;
         let spans = record.totals.jobs.values().filter_map(end_to_end);
         let p50 = median(spans).map_or(String::new(), |m| format!(", p50 {m}"));

@@ -33,7 +33,7 @@ impl Scene {
     ///
     /// # Errors
     /// One line with the flag, the value and the remedy.
-    pub(super) async fn find(args: &LoadArgs, plan: &Plan, share: Share) -> Result<Self> {
+    pub(super) async fn find(args: &LoadArgs, plan: &Plan, run_id: &str, share: Share) -> Result<Self> {
         let origin = match &args.host {
             Some(url) => Some(target(url, args.ca_cert.as_deref())?),
             None => None,
@@ -43,7 +43,7 @@ impl Scene {
             None => None,
         };
         let rigging = Rigging::find(args, plan).await?;
-        let instruments = Instruments::find(args, plan).await?;
+        let instruments = Instruments::find(args, plan, run_id).await?;
         Ok(Self { origin, rigging, instruments, _lock: lock })
     }
 }

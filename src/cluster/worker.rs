@@ -109,7 +109,7 @@ impl<P: Plane, D: Driver> Worker<P, D> {
                             let now = Instant::now();
                             let ahead = Duration::from(t0.saturating_sub(self.plane.now()));
                             at.t0_unix = unix_micros() + ahead.as_micros() as u64;
-                            run.recorders.iter().for_each(|r| r.start(now + ahead));
+                            run.recorders.iter().for_each(|r| r.start(now + ahead, at.t0_unix));
                             run.start.open(now + ahead);
                             started = true;
                         }

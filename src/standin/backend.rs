@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::bug::Bug;
@@ -17,6 +18,7 @@ use super::replay::Memory;
 use super::reply::Reply;
 use super::store::{Store, User};
 use super::token::{Mint, Refusal};
+use super::traced::TRACEPARENT;
 use super::truth::{JobTruth, Truth};
 use super::worker::{Tally, Work};
 
@@ -61,6 +63,16 @@ impl Backend {
 
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes of which trace a request about a job is.
+    pub(super) fn note_trace<B>(&self, request: &hyper::Request<B>) {
+        let Some(query) = request.uri().query().filter(|query| query.contains("job_id=")) else { return };
+        let job_id = query.split('&').find_map(|pair| pair.strip_prefix("job_id="));
+        let Some(job_id) = job_id.and_then(|id| percent_decode_str(id).decode_utf8().ok()) else { return };
+        if let Some(job) = self.store().ever_named(&job_id) {
+            job.truth.traced.note(request.headers().get(TRACEPARENT));
+        }
     }
 
     /// Gives work to the internal workers. The queue has no bound, as the target's has none.

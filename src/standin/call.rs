@@ -4,11 +4,12 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Query, Request};
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::COOKIE;
+use hyper::header::{COOKIE, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::clock::now_us;
 use super::reply::Reply;
+use super::traced::TRACEPARENT;
 
 /// Bodies above this are refused, as the target's proxy does.
 const BODY_LIMIT: usize = 100 * 1024 * 1024;
@@ -22,6 +23,8 @@ pub(super) struct Arrived(pub(super) u64);
 pub(super) struct Call {
     pub(super) arrived_us: u64,
     pub(super) body: Bytes,
+    /// The header by that name, to be noted with the job that the request makes.
+    pub(super) traceparent: Option<HeaderValue>,
     query: Vec<(String, String)>,
     cookies: String,
 }
@@ -37,7 +40,8 @@ impl<S: Send + Sync> FromRequest<S> for Call {
         let cookies = cookies.join("; ");
         let arrived_us = head.extensions.get::<Arrived>().map_or_else(now_us, |arrived| arrived.0);
         let body = whole(body).await?;
-        Ok(Self { arrived_us, body, query, cookies })
+        let traceparent = head.headers.get(TRACEPARENT).cloned();
+        Ok(Self { arrived_us, body, traceparent, query, cookies })
     }
 }
 

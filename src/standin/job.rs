@@ -349,6 +349,7 @@ impl Job {
                 final_state: state,
                 results_posts: 0,
                 died_of: None,
+                traced: Default::default(),
             },
         }
     }

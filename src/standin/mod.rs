@@ -35,6 +35,7 @@ mod server;
 mod store;
 mod stored;
 mod token;
+mod traced;
 #[cfg(test)]
 mod trial;
 mod truth;
@@ -55,6 +56,7 @@ pub use bug::{Bug, BugError, Flaw};
 pub use config::{Config, FailTasks};
 pub use estimators::Estimators;
 pub use retries::Retries;
+pub use traced::Traced;
 pub use truth::{JobTruth, RouteTruth, SERVICE_TIMES_KEPT, Truth};
 
 use backend::Backend;

@@ -137,6 +137,9 @@ async fn answer(
         Side::Client => backend.answer_of_a_bug(request.uri().path()),
         Side::Worker | Side::Observer => None,
     };
+    if side == Side::Client {
+        backend.note_trace(&request);
+    }
     request.extensions_mut().insert(Arrived(arrived_us));
     let key = if side == Side::Worker { replay::key_of(path, &request) } else { None };
     let response = match (bug, key) {

@@ -111,6 +111,12 @@ impl Store {
         (!job.has(Flaw::LoseJob)).then_some((pk, job))
     }
 
+    /// The row a client names, whether it is to be found or not.
+    pub(super) fn ever_named(&mut self, job_id: &str) -> Option<&mut Job> {
+        let pk = *self.pks.get(job_id)?;
+        self.jobs.get_mut(usize::try_from(pk).ok()?.checked_sub(1)?)
+    }
+
     /// The row a client names, if it is there and theirs.
     pub(super) fn job_of(&mut self, user: u64, job_id: &str) -> Result<(u64, &mut Job), Reply> {
         let found = self.by_job_id(job_id);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::bug::Flaw;
+use super::traced::Traced;
 use crate::route::Route;
 use crate::timeline::JobState;
 
@@ -84,6 +85,9 @@ pub struct JobTruth {
     /// Where the post was to go that killed a task of it, or its merge; the first such post.
     #[serde(default)]
     pub died_of: Option<Route>,
+    /// The clients' requests about it, and of which traces they were.
+    #[serde(default)]
+    pub traced: Traced,
 }
 
 /// What one route has done.

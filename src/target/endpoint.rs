@@ -52,6 +52,16 @@ impl Endpoint {
         }
     }
 
+    /// The same as a word.
+    pub fn method_name(self) -> &'static str {
+        match self {
+            Self::Register => "PUT",
+            Self::Login | Self::Submit => "POST",
+            Self::Cancel => "DELETE",
+            Self::Hello | Self::Refresh | Self::Poll | Self::Results | Self::Simulations => "GET",
+        }
+    }
+
     /// Its path, which is also its name in reports.
     pub fn path(self) -> &'static str {
         match self {
@@ -64,6 +74,11 @@ impl Endpoint {
             Self::Results => "/results",
             Self::Simulations => "/user/simulations",
         }
+    }
+
+    /// Whether it is about one job, and so a part of that job's trace.
+    pub fn is_of_job(self) -> bool {
+        matches!(self, Self::Submit | Self::Poll | Self::Cancel | Self::Results)
     }
 
     /// Whether sending it twice does no harm, so that it may be sent again when a connection
@@ -90,6 +105,11 @@ mod tests {
     fn an_id_is_escaped() {
         assert_eq!(of_job("20261122-d23c_DIRECT"), "job_id=20261122-d23c_DIRECT");
         assert_eq!(of_job("a b&c=ü#"), "job_id=a%20b%26c%3D%C3%BC%23");
+    }
+
+    #[test]
+    fn a_method_is_called_by_its_name() {
+        assert!(Endpoint::ALL.into_iter().all(|e| e.method().as_str() == e.method_name()));
     }
 
     #[test]

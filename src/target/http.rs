@@ -21,7 +21,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response,
     body::Incoming,
-    header::{self, HeaderMap, HeaderValue},
+    header::{self, HeaderMap, HeaderName, HeaderValue},
     http::uri::InvalidUri,
 };
 use tokio::{
@@ -39,6 +39,9 @@ use super::{
 /// The largest body that is read, so that a target gone mad does not take the generator with it.
 const LARGEST_BODY: usize = 1 << 30;
 
+/// Of which trace a request is (W3C Trace Context).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// What to send.
 #[derive(Debug)]
 pub struct Call<'a> {
@@ -48,7 +51,11 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// Value of the `Cookie` header.
     pub cookie: Option<HeaderValue>,
-    /// JSON body; empty for none.
+    /// Value of the `traceparent` header.
+    pub trace: Option<HeaderValue>,
+    /// More headers, which beat all others.
+    pub headers: Option<&'a HeaderMap>,
+    /// Body; empty for none. It is JSON unless the headers say otherwise.
     pub body: Bytes,
     /// Whether it may be sent again over a new connection when a kept one was closed under it.
     pub safe: bool,
@@ -321,8 +328,14 @@ fn request(origin: &Origin, call: &Call<'_>) -> Result<Request<Full<Bytes>>, Htt
     if let Some(cookie) = &call.cookie {
         headers.insert(header::COOKIE, cookie.clone());
     }
+    if let Some(trace) = &call.trace {
+        headers.insert(TRACEPARENT, trace.clone());
+    }
     if !call.body.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    for (name, value) in call.headers.into_iter().flatten() {
+        headers.insert(name.clone(), value.clone());
     }
     Ok(request)
 }
@@ -390,8 +403,7 @@ mod tests {
     }
 
     async fn get(client: &mut Client) -> Result<Answer, HttpError> {
-        let call = Call { method: Method::GET, path: "/", cookie: None, body: Bytes::new(), safe: true };
-        client.call(&call).await
+        client.call(&a(Method::GET)).await
     }
 
     const OK: Option<&str> = Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
@@ -487,7 +499,7 @@ mod tests {
 
     fn a(method: Method) -> Call<'static> {
         let safe = method == Method::GET;
-        Call { method, path: "/", cookie: None, body: Bytes::new(), safe }
+        Call { method, path: "/", cookie: None, trace: None, headers: None, body: Bytes::new(), safe }
     }
 
     #[tokio::test]

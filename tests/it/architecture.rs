@@ -26,6 +26,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "state",
             "threshold",
             "timeline",
+            "trace",
         ],
     ),
     (
@@ -47,7 +48,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "verdict",
         ],
     ),
-    ("Edges", &["plane", "recorder", "sampling", "tap", "target", "toxiproxy"]),
+    ("Edges", &["plane", "recorder", "sampling", "spans", "tap", "target", "toxiproxy"]),
     ("Load", &["attack", "driver", "loadtests"]),
     ("Engine", &["cluster"]),
     ("Paper", &["report"]),

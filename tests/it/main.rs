@@ -16,6 +16,8 @@ mod local;
 mod matrix;
 /// A server that answers as it is told, right or wrong.
 mod odd;
+/// Spans, as an OTLP endpoint gets them, and endpoints that take none.
+mod otlp;
 /// Every command, flag and table of the README, held against the code.
 mod readme;
 /// `springtide matrix`: resumed, alone on its target, and INVALID cells made again.
@@ -32,6 +34,8 @@ mod toxic_runs;
 mod toxiproxy;
 /// A Toxiproxy that follows the documented API, and lies when told to.
 mod toxiproxy_fake;
+/// The traces of jobs, as the server that gets them sees them.
+mod traces;
 /// What is reported, held against what the server knows to be true.
 mod truth;
 /// Mistakes: one line that names what is wrong, and nothing started or written.

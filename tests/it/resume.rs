@@ -258,9 +258,10 @@ fn a_disk_that_fills_up_costs_no_cell_that_was_kept() {
     let _shared = shared();
     let backend = Backend::start("--standin-task-time 20ms");
     let (_place, file) = place(MATRIX);
-    let whole = matrix(&backend.url, &file).ends();
+    let whole = matrix(&backend.url, &file).within(Duration::from_secs(150)).ends();
     let size = fs::metadata(whole.folder().join("run.json")).unwrap().len();
-    let ended = matrix(&backend.url, &file).file_size(size * 6 / 10 / 1024).ends();
+    let ended =
+        matrix(&backend.url, &file).file_size(size * 6 / 10 / 1024).within(Duration::from_secs(150)).ends();
     ended.leaves_with(1);
     assert!(ended.err.contains("run.json") && ended.err.contains("File too large"), "{}", ended.err);
     let kept = ended.record();

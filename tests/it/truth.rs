@@ -190,6 +190,8 @@ fn measure_floor(stand_in: &StandIn, stop: &AtomicBool) -> [f64; 2] {
                 method: hello.method(),
                 path: hello.path(),
                 cookie: None,
+                trace: None,
+                headers: None,
                 body: Bytes::new(),
                 safe: true,
             };

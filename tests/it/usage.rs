@@ -27,6 +27,8 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 #[case::threshold_upside_down("--threshold job.p95>3s", &["--threshold", "job.p95>3s", "FIGURE<LIMIT"])]
 #[case::threshold_without_unit("--threshold job.p95<3", &["--threshold", "500ms"])]
 #[case::threshold_of_what("--threshold speed.p95<3s", &["--threshold", "speed", "job.pNN"])]
+#[case::otlp("--otlp collector:4318", &["--otlp", "collector:4318", "http://HOST:4318"])]
+#[case::otlp_password("--otlp http://ann:secret@collector", &["--otlp", "collector", "OTEL_EXPORTER_OTLP_HEADERS"])]
 #[case::bug("--standin-bug gremlin", &["--standin-bug", "gremlin", "lost-completed"])]
 #[case::matrix_not_there("--matrix nowhere.toml", &["--matrix", "nowhere.toml"])]
 #[case::input_not_there("--input nowhere.json", &["--input", "nowhere.json"])]

@@ -16,6 +16,7 @@ use crate::standin::draw::{self, About};
 use crate::standin::job::{Job, Request, State as JobRowState, Task};
 use crate::standin::reply::{Answer, Reply};
 use crate::standin::store::{Store, User};
+use crate::standin::traced::Traced;
 use crate::standin::truth::JobTruth;
 use crate::standin::worker::Chord;
 use crate::timeline::JobState;
@@ -32,7 +33,9 @@ pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> A
         let zombie = raises || flaws.contains(&Flaw::Ghost);
         let twice = flaws.contains(&Flaw::DuplicateJob) && !zombie;
         let (backend, user, arrived_us) = (&*backend, &user, call.arrived_us);
-        let mut row = NewRow { backend, user, title, request, flaws, arrived_us };
+        let mut traced = Traced::default();
+        traced.note(call.traceparent.as_ref());
+        let mut row = NewRow { backend, user, title, request, flaws, arrived_us, traced };
         if zombie {
             row.insert(&mut store, None);
             return Err(Reply::server_error());
@@ -58,6 +61,8 @@ struct NewRow<'a> {
     request: Request,
     flaws: Vec<Flaw>,
     arrived_us: u64,
+    /// The submit itself.
+    traced: Traced,
 }
 
 impl NewRow<'_> {
@@ -98,6 +103,7 @@ impl NewRow<'_> {
             final_state: state,
             results_posts: 0,
             died_of: None,
+            traced: self.traced.clone(),
         };
         store.insert(Job {
             owner: self.user.id,
