@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::bug::Bug;
 use super::call::Call;
@@ -18,7 +17,7 @@ use super::reply::Reply;
 use super::store::{Store, User};
 use super::token::{Mint, Refusal};
 use super::truth::{JobTruth, Truth};
-use super::worker::{Tally, Work};
+use super::worker::{Queue, Tally};
 
 /// The server's state.
 #[derive(Debug)]
@@ -33,13 +32,14 @@ pub(super) struct Backend {
     tally: Arc<Tally>,
     started_us: u64,
     store: Mutex<Store>,
-    queue: UnboundedSender<Work>,
+    /// Where submitted work goes.
+    pub(super) queue: Queue,
     /// Requests that each `error-500` has seen, in the order of the bugs.
     error_rolls: Vec<AtomicU64>,
 }
 
 impl Backend {
-    pub(super) fn new(config: Config, queue: UnboundedSender<Work>, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(config: Config, queue: Queue, tally: Arc<Tally>) -> Self {
         let started_us = now_us();
         let mut store = Store::default();
         for (name, password) in &config.accounts {
@@ -63,14 +63,6 @@ impl Backend {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives work to the internal workers. The queue has no bound, as the target's has none.
-    pub(super) fn publish(&self, work: impl IntoIterator<Item = Work>) {
-        for item in work {
-            // The workers are gone only when the server stops; nobody waits for the work then.
-            let _ = self.queue.send(item);
-        }
-    }
-
     pub(super) fn truth(&self) -> Truth {
         let (client, worker) = (self.ledger.side(Side::Client), self.ledger.side(Side::Worker));
         let posted = self.tally.so_far();
@@ -87,6 +79,10 @@ impl Backend {
             worker_attempts: posted.attempts,
             worker_retries: posted.retries,
             worker_given_up: posted.given_up,
+            redis: match &self.queue {
+                Queue::Memory(_) => None,
+                Queue::Celery(celery) => Some(celery.truth()),
+            },
             replayed: self.memory.replayed(),
             jobs_submitted: store.submitted,
             jobs_in_flight_max: store.in_flight_max,

@@ -8,6 +8,8 @@ use std::io::Write;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Number of values in all pages together.
 pub const VALUES: usize = 98_892;
@@ -156,6 +158,23 @@ impl Estimators {
         Some(sum)
     }
 
+    /// The estimators in a task's result, as [`results_post`](Self::results_post) writes it; `None`
+    /// of a text that has another shape, and so of a failed task.
+    ///
+    /// Every number comes back bit by bit.
+    pub fn read(result: &str) -> Option<Self> {
+        let result: WireResult<'_> = serde_json::from_str(result).ok()?;
+        let mut values = Vec::with_capacity(VALUES);
+        for page in result.estimators.iter().flat_map(|estimator| &estimator.pages) {
+            // Python's numbers; serde_json's own reading may be off in the last bit.
+            let list = page.data.values.get().strip_prefix('[')?.strip_suffix(']')?;
+            for number in list.split(',') {
+                values.push(number.trim().parse().ok()?);
+            }
+        }
+        (values.len() == VALUES).then_some(Self { values })
+    }
+
     /// Every value, page after page in the order of [`LAYOUT`].
     pub fn values(&self) -> &[f64] {
         &self.values
@@ -213,6 +232,30 @@ impl Estimators {
         let bins = LAYOUT[estimator].bins();
         &self.values[before + number * bins..][..bins]
     }
+}
+
+#[derive(Deserialize)]
+struct WireResult<'a> {
+    #[serde(borrow)]
+    estimators: Vec<WireEstimator<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WireEstimator<'a> {
+    #[serde(borrow)]
+    pages: Vec<WirePage<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WirePage<'a> {
+    #[serde(borrow)]
+    data: WireData<'a>,
+}
+
+#[derive(Deserialize)]
+struct WireData<'a> {
+    #[serde(borrow)]
+    values: &'a RawValue,
 }
 
 /// What stands between two items and after a key.
@@ -339,6 +382,15 @@ mod tests {
         assert!((fetched / 1_029_239.0 - 1.0).abs() < 0.05, "GET has {fetched} B");
         let posted = merged.results_post(1, &"k".repeat(180), &[]).len() as f64;
         assert!((posted / 1_133_530.0 - 1.0).abs() < 0.05, "POST has {posted} B");
+    }
+
+    #[test]
+    fn a_result_comes_back_bit_by_bit() {
+        let task = Estimators::generate(4);
+        let result = String::from_utf8(task.results_post(7, "key", &[])).unwrap();
+        assert_eq!(Estimators::read(&result), Some(task));
+        assert_eq!(Estimators::read(r#"{"logfiles": {}, "stdout": ""}"#), None);
+        assert_eq!(Estimators::read(r#"{"estimators": []}"#), None);
     }
 
     #[test]

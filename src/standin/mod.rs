@@ -20,6 +20,7 @@
 mod backend;
 mod bug;
 mod call;
+mod celery;
 mod clock;
 mod config;
 mod draw;
@@ -52,13 +53,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use bug::{Bug, BugError, Flaw};
+pub use celery::{Broker, BrokerError};
 pub use config::{Config, FailTasks};
 pub use estimators::Estimators;
 pub use retries::Retries;
-pub use truth::{JobTruth, RouteTruth, SERVICE_TIMES_KEPT, Truth};
+pub use truth::{JobTruth, RedisTruth, ResultKind, RouteTruth, SERVICE_TIMES_KEPT, StoredResult, Truth};
 
 use backend::Backend;
-use worker::{Poster, Workers};
+use celery::Celery;
+use worker::{Inbox, Poster, Queue, Workers};
 
 use crate::target::url_of;
 
@@ -67,6 +70,9 @@ const THREADS: usize = 2;
 
 /// How long the runtime may take to end after the last connection.
 const SHUTDOWN: Duration = Duration::from_secs(1);
+
+/// How long its keys in Redis may take to go.
+const CLEANING: Duration = Duration::from_secs(5);
 
 /// Why a stand-in does not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +97,9 @@ pub enum StandInError {
         /// The URL given.
         url: String,
     },
+    /// The Redis for tasks and results cannot be used.
+    #[error("stand-in: {0}")]
+    Redis(#[from] BrokerError),
 }
 
 /// A running stand-in. It stops when dropped.
@@ -190,9 +199,13 @@ fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>
         let poster = Poster::new(&url, config.retries, config.seed);
         let poster = poster.ok_or(StandInError::InternalUrl { url })?;
         drop(guard);
-        Ok((runtime, addr, listener, Arc::new(poster)))
+        let celery = match &config.redis {
+            Some(broker) => Some(Arc::new(runtime.block_on(Celery::open(broker))?)),
+            None => None,
+        };
+        Ok((runtime, addr, listener, Arc::new(poster), celery))
     });
-    let (runtime, addr, listener, poster) = match outcome {
+    let (runtime, addr, listener, poster, celery) = match outcome {
         Ok(parts) => parts,
         Err(error) => {
             // The starter waits for exactly this.
@@ -200,13 +213,24 @@ fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>
             return;
         }
     };
-    let (queue, inbox) = mpsc::unbounded_channel();
-    let backend = Arc::new(Backend::new(config.clone(), queue.clone(), Arc::clone(poster.tally())));
+    let (queue, inbox) = match &celery {
+        Some(celery) => (Queue::Celery(Arc::clone(celery)), Inbox::Celery(Arc::clone(celery))),
+        None => {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            (Queue::Memory(sender.clone()), Inbox::Memory(sender, receiver))
+        }
+    };
+    let backend = Arc::new(Backend::new(config.clone(), queue, Arc::clone(poster.tally())));
     let _ = ready.send(Ok((addr, Arc::clone(&backend), Arc::clone(&poster))));
     runtime.block_on(async {
         let tracker = TaskTracker::new();
-        Workers::start(config, poster, (queue, inbox), &tracker, &stop);
+        Workers::start(config, poster, inbox, &tracker, &stop);
         server::serve(backend, listener, tracker, stop).await;
+        if let Some(celery) = celery {
+            if tokio::time::timeout(CLEANING, celery.clean()).await.is_err() {
+                tracing::warn!("keys of the stand-in stay in Redis, which is slow; results end after a day");
+            }
+        }
     });
     runtime.shutdown_timeout(SHUTDOWN);
 }

@@ -157,6 +157,15 @@ impl Store {
         });
     }
 
+    /// The queue did not take the job: the row stays as a submit that broke off leaves it.
+    pub(super) fn unpublished(&mut self, pk: u64) {
+        let Some(job) = self.by_pk(pk) else { return };
+        job.state = State::Known(JobState::Unknown);
+        job.truth.final_state = JobState::Unknown;
+        job.truth.accepted_us = None;
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
     /// Deletes the row and everything that hangs on it.
     pub(super) fn delete(&mut self, pk: u64) {
         let Some(job) = self.by_pk(pk) else { return };
