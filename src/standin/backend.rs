@@ -12,6 +12,7 @@ use super::clock::now_us;
 use super::config::Config;
 use super::draw::{self, About};
 use super::ledger::{Ledger, Side};
+use super::metrics::Metrics;
 use super::replay::Memory;
 use super::reply::Reply;
 use super::store::{Store, User};
@@ -26,6 +27,7 @@ pub(super) struct Backend {
     pub(super) started: Instant,
     pub(super) mint: Mint,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) metrics: Arc<Metrics>,
     /// What was posted under an idempotency key.
     pub(super) memory: Memory,
     /// What the internal workers count.
@@ -39,9 +41,9 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    pub(super) fn new(config: Config, queue: Queue, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(config: Config, queue: Queue, tally: Arc<Tally>, metrics: Arc<Metrics>) -> Self {
         let started_us = now_us();
-        let mut store = Store::default();
+        let mut store = Store::telling(Arc::clone(&metrics));
         for (name, password) in &config.accounts {
             store.register(name, password);
         }
@@ -50,7 +52,8 @@ impl Backend {
             error_rolls: config.bugs.iter().map(|_| AtomicU64::new(0)).collect(),
             config,
             started: Instant::now(),
-            ledger: Arc::default(),
+            ledger: Arc::new(Ledger::telling(Arc::clone(&metrics))),
+            metrics,
             memory: Memory::default(),
             tally,
             started_us,

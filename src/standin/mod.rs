@@ -28,6 +28,7 @@ pub mod estimators;
 mod gate;
 mod job;
 mod ledger;
+mod metrics;
 mod replay;
 mod reply;
 mod retries;
@@ -61,6 +62,7 @@ pub use truth::{JobTruth, RedisTruth, ResultKind, RouteTruth, SERVICE_TIMES_KEPT
 
 use backend::Backend;
 use celery::Celery;
+use metrics::Metrics;
 use worker::{Inbox, Poster, Queue, Workers};
 
 use crate::target::url_of;
@@ -213,14 +215,18 @@ fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>
             return;
         }
     };
+    let metrics = Arc::new(Metrics::default());
     let (queue, inbox) = match &celery {
-        Some(celery) => (Queue::Celery(Arc::clone(celery)), Inbox::Celery(Arc::clone(celery))),
+        Some(celery) => {
+            let inbox = Inbox::Celery(Arc::clone(celery), Arc::clone(&metrics));
+            (Queue::Celery(Arc::clone(celery)), inbox)
+        }
         None => {
             let (sender, receiver) = mpsc::unbounded_channel();
             (Queue::Memory(sender.clone()), Inbox::Memory(sender, receiver))
         }
     };
-    let backend = Arc::new(Backend::new(config.clone(), queue, Arc::clone(poster.tally())));
+    let backend = Arc::new(Backend::new(config.clone(), queue, Arc::clone(poster.tally()), metrics));
     let _ = ready.send(Ok((addr, Arc::clone(&backend), Arc::clone(&poster))));
     runtime.block_on(async {
         let tracker = TaskTracker::new();

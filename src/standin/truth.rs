@@ -119,6 +119,9 @@ pub struct JobTruth {
     pub merging_queued_us: Option<u64>,
     /// The job became MERGING_RUNNING.
     pub merging_running_us: Option<u64>,
+    /// The head of the first post to `/results` that was accepted had arrived.
+    #[serde(default)]
+    pub results_begun_us: Option<u64>,
     /// The job became COMPLETED.
     pub completed_us: Option<u64>,
     /// The job became COMPLETED, FAILED or CANCELED.

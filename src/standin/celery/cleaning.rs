@@ -32,7 +32,7 @@ impl Celery {
         let (binding, member) = self.binding();
         let claim = self.claim();
         let keys = self.link.record.keys();
-        if keys.contains(&binding) {
+        if self.declared {
             let mut commands = redis::pipe();
             commands.cmd("SREM").arg(&binding).arg(member);
             self.link.once(&commands).await?;

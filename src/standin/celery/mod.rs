@@ -71,6 +71,8 @@ pub(super) struct Celery {
     queue: String,
     /// Marks the messages of this start.
     origin: String,
+    /// Whether the declaration of the list is ours.
+    declared: bool,
     /// By the id of any of its messages.
     jobs: Mutex<HashMap<String, Arc<Signed>>>,
 }
@@ -96,7 +98,8 @@ impl Celery {
     pub(super) async fn open(broker: &Broker) -> Result<Self, BrokerError> {
         let link = Link::to(broker)?;
         let origin = message::uuid();
-        let celery = Self { link, queue: broker.queue.clone(), origin, jobs: Mutex::default() };
+        let mut celery =
+            Self { link, queue: broker.queue.clone(), origin, declared: false, jobs: Mutex::default() };
         let at = celery.link.at();
         let refused = |error: RedisError| BrokerError::Refused { at: at.clone(), reason: error.to_string() };
         let (queue, claim) = (&celery.queue, celery.claim());
@@ -104,7 +107,14 @@ impl Celery {
         look.cmd("LLEN").arg(queue);
         look.cmd("SET").arg(&claim).arg(&celery.origin).arg("NX").arg("PX").arg(millis(CLAIM));
         look.cmd("PTTL").arg(&claim);
-        let found = celery.link.once(&look).await.map_err(refused)?;
+        let found = match celery.link.once(&look).await {
+            Ok(found) => found,
+            Err(error) => {
+                // The claim may stand already. That it cannot be given up is no news then.
+                let _ = celery.release().await;
+                return Err(refused(error));
+            }
+        };
         let number = |value: Option<&Value>| match value {
             Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
             _ => 0,
@@ -121,9 +131,12 @@ impl Celery {
         }
         let (binding, member) = celery.binding();
         let mut declare = redis::pipe();
+        declare.cmd("EXISTS").arg(&binding);
         declare.cmd("SADD").arg(&binding).arg(member);
         let declared = celery.link.once(&declare).await.map_err(refused)?;
-        if declared.first() == Some(&Value::Int(1)) {
+        // A member of ours in a set of somebody else's is taken away, but is no key of ours.
+        celery.declared = declared.get(1) == Some(&Value::Int(1));
+        if celery.declared && declared.first() == Some(&Value::Int(0)) {
             celery.link.record.fixed(&binding);
         }
         Ok(celery)

@@ -13,7 +13,8 @@ use crate::standin::bug::Flaw;
 use crate::standin::call::Call;
 use crate::standin::clock::{in_job_id, now_us};
 use crate::standin::draw::{self, About};
-use crate::standin::job::{Job, Request, State as JobRowState, Task};
+use crate::standin::job::{Job, Request, State as JobRowState, Task, Told};
+use crate::standin::metrics::Payload;
 use crate::standin::reply::{Answer, Reply};
 use crate::standin::store::{Store, User};
 use crate::standin::truth::JobTruth;
@@ -21,6 +22,7 @@ use crate::standin::worker::Chord;
 use crate::timeline::JobState;
 
 pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
+    backend.metrics.payload(Payload::Submit, call.body.len());
     let user = backend.user(&call)?;
     let submission = Submission::read(&call.filled_object()?)?;
     let Submission { title, mut request, tasks, primaries_per_task, raises } = submission;
@@ -100,6 +102,7 @@ impl NewRow<'_> {
             tasks_done_us: None,
             merging_queued_us: None,
             merging_running_us: None,
+            results_begun_us: None,
             completed_us: None,
             ended_us: None,
             final_state: state,
@@ -119,6 +122,7 @@ impl NewRow<'_> {
             deleted: false,
             revoke,
             truth,
+            told: Told::default(),
         });
         (job_id, chord)
     }

@@ -23,7 +23,9 @@ use super::bug::Flaw;
 use super::celery::Celery;
 use super::config::Config;
 use super::job::Request;
+use super::metrics::Metrics;
 pub(super) use post::{PostError, Poster};
+use remote::Remote;
 pub(super) use tally::Tally;
 
 /// One item of the queue.
@@ -175,7 +177,7 @@ impl Queue {
 #[derive(Debug)]
 pub(super) enum Inbox {
     Memory(UnboundedSender<Work>, UnboundedReceiver<Work>),
-    Celery(Arc<Celery>),
+    Celery(Arc<Celery>, Arc<Metrics>),
 }
 
 /// All the internal workers on a queue in memory.
@@ -198,7 +200,10 @@ impl Workers {
         let slots = config.slots.max(1);
         let (queue, inbox) = match inbox {
             Inbox::Memory(queue, inbox) => (queue, inbox),
-            Inbox::Celery(celery) => return remote::start(config, poster, &celery, tracker, stop),
+            Inbox::Celery(celery, metrics) => {
+                let remote = Remote { config, poster, celery, metrics };
+                return remote.start(tracker, stop);
+            }
         };
         let workers = Arc::new(Self { config, poster, queue });
         let inbox = Arc::new(Mutex::new(inbox));

@@ -12,6 +12,7 @@ use super::{merge, task};
 use crate::standin::celery::{Assigned, Celery, Delivery, Signed};
 use crate::standin::config::Config;
 use crate::standin::estimators::Estimators;
+use crate::standin::metrics::{Metrics, Payload};
 
 /// Why a task or a step died.
 #[derive(Debug, thiserror::Error)]
@@ -24,34 +25,29 @@ enum Death {
 
 /// A worker process of several slots.
 #[derive(Debug)]
-struct Remote {
-    config: Config,
-    poster: Arc<Poster>,
-    celery: Arc<Celery>,
-}
-
-/// Starts one that fetches and `slots` that work; they end when `stop` is cancelled.
-pub(super) fn start(
-    config: Config,
-    poster: Arc<Poster>,
-    celery: &Arc<Celery>,
-    tracker: &TaskTracker,
-    stop: &CancellationToken,
-) {
-    let slots = config.slots.max(1);
-    let (outbox, inbox) = Celery::inbox(slots);
-    let fetching = stop.clone().run_until_cancelled_owned(Arc::clone(celery).consume(outbox));
-    tracker.spawn(fetching);
-    tracker.spawn(Arc::clone(celery).hold_claim(stop.clone()));
-    let remote = Arc::new(Remote { config, poster, celery: Arc::clone(celery) });
-    let inbox = Arc::new(Mutex::new(inbox));
-    for _ in 0..slots {
-        let working = Arc::clone(&remote).work(Arc::clone(&inbox));
-        tracker.spawn(stop.clone().run_until_cancelled_owned(working));
-    }
+pub(super) struct Remote {
+    pub(super) config: Config,
+    pub(super) poster: Arc<Poster>,
+    pub(super) celery: Arc<Celery>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Remote {
+    /// Starts one that fetches and `slots` that work; they end when `stop` is cancelled.
+    pub(super) fn start(self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let slots = self.config.slots.max(1);
+        let (outbox, inbox) = Celery::inbox(slots);
+        let fetching = Arc::clone(&self.celery).consume(outbox);
+        tracker.spawn(stop.clone().run_until_cancelled_owned(fetching));
+        tracker.spawn(Arc::clone(&self.celery).hold_claim(stop.clone()));
+        let remote = Arc::new(self);
+        let inbox = Arc::new(Mutex::new(inbox));
+        for _ in 0..slots {
+            let working = Arc::clone(&remote).work(Arc::clone(&inbox));
+            tracker.spawn(stop.clone().run_until_cancelled_owned(working));
+        }
+    }
+
     async fn work(self: Arc<Self>, inbox: Arc<Mutex<mpsc::Receiver<Delivery>>>) {
         loop {
             let next = inbox.lock().await.recv().await;
@@ -110,6 +106,7 @@ impl Remote {
         let seed = self.config.seed_of_task(simulation, index);
         let write = move || Estimators::generate(seed).results_post(simulation, &key, &[]);
         let result = tokio::task::spawn_blocking(write).await.unwrap_or_default();
+        self.metrics.payload(Payload::TaskEstimators, result.len());
         String::from_utf8(result).unwrap_or_default()
     }
 }
