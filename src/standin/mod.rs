@@ -6,7 +6,8 @@
 //! runtime, and its internal workers post over real loopback HTTP.
 //!
 //! It is not the target: nothing is stored on disk, nothing is simulated, and the costs
-//! of a real database and broker are absent. Memory: results are kept for the last
+//! of a real database are absent. Those of a broker are there if it is given a Redis
+//! ([`Config::redis`]): then all work and all results cross it as Celery's would. Memory: results are kept for the last
 //! [`Config::kept_results`] jobs (1 MB each), inputs are shared, and a row with its truth
 //! stays for ever (about 2 kB for a job of 8 tasks).
 //!
@@ -166,7 +167,8 @@ impl StandIn {
     }
 
     /// Stops: no new connection, half a second for what is in work, then the thread ends.
-    /// Jobs in the queue stay where they are.
+    /// Jobs in the queue stay where they are; a Redis is left as it was found, which may take
+    /// 5 s more if it is slow.
     pub fn stop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {

@@ -24,9 +24,12 @@ pub(super) async fn announce(poster: &Poster, chord: &Chord, state: &str) -> Res
 /// The values of a task are made here, from its seed, and not where it ran: a waiting job
 /// then costs no memory, and the average does not depend on the order in which tasks end.
 pub(super) async fn run(config: &Config, poster: &Arc<Poster>, chord: &Chord) -> Result<(), PostError> {
+    let tasks = chord.fails.len();
     let survivors = chord.fails.iter().enumerate().filter(|(_, fails)| !**fails);
     let seeds: Vec<u64> = survivors.map(|(index, _)| config.seed_of_task(chord.simulation, index)).collect();
-    of(config, poster, chord, move || Estimators::average(seeds.into_iter().map(Estimators::generate))).await
+    let average =
+        move || Estimators::average(seeds.into_iter().map(|seed| Estimators::generate(seed, tasks)));
+    of(config, poster, chord, average).await
 }
 
 /// The same of the results in the body of a message; those of failed tasks have no estimators.

@@ -104,7 +104,8 @@ impl Remote {
             );
         }
         let seed = self.config.seed_of_task(simulation, index);
-        let write = move || Estimators::generate(seed).results_post(simulation, &key, &[]);
+        let tasks = job.chord.size();
+        let write = move || Estimators::generate(seed, tasks).results_post(simulation, &key, &[]);
         let result = tokio::task::spawn_blocking(write).await.unwrap_or_default();
         self.metrics.payload(Payload::TaskEstimators, result.len());
         String::from_utf8(result).unwrap_or_default()
