@@ -234,10 +234,10 @@ fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>
         let tracker = TaskTracker::new();
         Workers::start(config, poster, inbox, &tracker, &stop);
         server::serve(backend, listener, tracker, stop).await;
-        if let Some(celery) = celery {
-            if tokio::time::timeout(CLEANING, celery.clean()).await.is_err() {
-                tracing::warn!("keys of the stand-in stay in Redis, which is slow; results end after a day");
-            }
+        if let Some(celery) = celery
+            && tokio::time::timeout(CLEANING, celery.clean()).await.is_err()
+        {
+            tracing::warn!("keys of the stand-in stay in Redis, which is slow; results end after a day");
         }
     });
     runtime.shutdown_timeout(SHUTDOWN);
