@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::bug::Bug;
 use super::call::Call;
@@ -14,13 +13,14 @@ use super::clock::now_us;
 use super::config::Config;
 use super::draw::{self, About};
 use super::ledger::{Ledger, Side};
+use super::metrics::Metrics;
 use super::replay::Memory;
 use super::reply::Reply;
 use super::store::{Store, User};
 use super::token::{Mint, Refusal};
 use super::traced::TRACEPARENT;
 use super::truth::{JobTruth, Truth};
-use super::worker::{Tally, Work};
+use super::worker::{Queue, Tally};
 
 /// The server's state.
 #[derive(Debug)]
@@ -29,21 +29,23 @@ pub(super) struct Backend {
     pub(super) started: Instant,
     pub(super) mint: Mint,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) metrics: Arc<Metrics>,
     /// What was posted under an idempotency key.
     pub(super) memory: Memory,
     /// What the internal workers count.
     tally: Arc<Tally>,
     started_us: u64,
     store: Mutex<Store>,
-    queue: UnboundedSender<Work>,
+    /// Where submitted work goes.
+    pub(super) queue: Queue,
     /// Requests that each `error-500` has seen, in the order of the bugs.
     error_rolls: Vec<AtomicU64>,
 }
 
 impl Backend {
-    pub(super) fn new(config: Config, queue: UnboundedSender<Work>, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(config: Config, queue: Queue, tally: Arc<Tally>, metrics: Arc<Metrics>) -> Self {
         let started_us = now_us();
-        let mut store = Store::default();
+        let mut store = Store::telling(Arc::clone(&metrics));
         for (name, password) in &config.accounts {
             store.register(name, password);
         }
@@ -52,7 +54,8 @@ impl Backend {
             error_rolls: config.bugs.iter().map(|_| AtomicU64::new(0)).collect(),
             config,
             started: Instant::now(),
-            ledger: Arc::default(),
+            ledger: Arc::new(Ledger::telling(Arc::clone(&metrics))),
+            metrics,
             memory: Memory::default(),
             tally,
             started_us,
@@ -75,14 +78,6 @@ impl Backend {
         }
     }
 
-    /// Gives work to the internal workers. The queue has no bound, as the target's has none.
-    pub(super) fn publish(&self, work: impl IntoIterator<Item = Work>) {
-        for item in work {
-            // The workers are gone only when the server stops; nobody waits for the work then.
-            let _ = self.queue.send(item);
-        }
-    }
-
     pub(super) fn truth(&self) -> Truth {
         let (client, worker) = (self.ledger.side(Side::Client), self.ledger.side(Side::Worker));
         let posted = self.tally.so_far();
@@ -99,6 +94,10 @@ impl Backend {
             worker_attempts: posted.attempts,
             worker_retries: posted.retries,
             worker_given_up: posted.given_up,
+            redis: match &self.queue {
+                Queue::Memory(_) => None,
+                Queue::Celery(celery) => Some(celery.truth()),
+            },
             replayed: self.memory.replayed(),
             jobs_submitted: store.submitted,
             jobs_in_flight_max: store.in_flight_max,

@@ -53,6 +53,11 @@ pub(super) fn in_job_id(micros: u64) -> String {
     utc(micros).strftime("%Y%m%d-%H%M%S").to_string()
 }
 
+/// A moment in a stored result: `2026-11-22T22:00:00.123456+00:00`.
+pub(super) fn in_result(micros: u64) -> String {
+    utc(micros).strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
+}
+
 /// Reads a worker's moment; `None` unless it has a fraction of 1 to 6 digits.
 pub(super) fn from_post(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.')?;

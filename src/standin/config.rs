@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::bug::{Bug, Flaw};
+use super::celery::Broker;
 use super::draw::{self, About};
 use super::retries::Retries;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub kept_results: usize,
     /// What the internal workers do about a post that got no usable answer. Default nothing.
     pub retries: Retries,
+    /// The Redis that moves tasks and results, as Celery would. Default none: a queue in memory.
+    pub redis: Option<Broker>,
     /// What is broken on purpose. Default nothing.
     pub bugs: Vec<Bug>,
 }
@@ -66,6 +69,7 @@ impl Default for Config {
             accounts: Vec::new(),
             kept_results: 200,
             retries: Retries::None,
+            redis: None,
             bugs: Vec::new(),
         }
     }

@@ -26,6 +26,14 @@ pub(super) fn unit(seed: u64, about: About, a: u64, b: u64) -> f64 {
     (bits(seed, about, a, b) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
+/// A version-4 UUID (RFC 9562) of these bits.
+pub(super) fn uuid(bits: u128) -> String {
+    let bits = bits & !(0xf << 76) & !(0b11 << 62) | (0x4 << 76) | (0b10 << 62);
+    let hex = format!("{bits:032x}");
+    let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    format!("{a}-{b}-{c}-{d}-{e}")
+}
+
 fn mix(input: u64) -> u64 {
     let mut z = input.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -5,6 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bug::Flaw;
 use super::clock;
+use super::metrics::{Metrics, Stage};
 use super::stored::StoredResults;
 use super::truth::JobTruth;
 use crate::timeline::JobState;
@@ -71,6 +72,15 @@ pub(super) struct Job {
     /// Tells the workers to let go of the job.
     pub(super) revoke: CancellationToken,
     pub(super) truth: JobTruth,
+    /// What the metrics have been told.
+    pub(super) told: Told,
+}
+
+/// Which stages of a job, and whether its end, are in the metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Told {
+    stages: [bool; 4],
+    end: bool,
 }
 
 impl Job {
@@ -161,6 +171,29 @@ impl Job {
             self.truth.tasks_done_us = Some(clock::now_us());
         }
         Some(Ok(()))
+    }
+
+    /// Tells the metrics what came to its end since they were told last.
+    pub(super) fn tell(&mut self, metrics: &Metrics) {
+        let truth = &self.truth;
+        let stages = [
+            (Stage::Queue, truth.accepted_us, truth.running_us),
+            (Stage::Run, truth.running_us, truth.tasks_done_us),
+            (Stage::Merge, truth.merging_queued_us, truth.results_begun_us),
+            (Stage::Persist, truth.results_begun_us, truth.completed_us),
+        ];
+        for ((stage, from, to), told) in stages.into_iter().zip(&mut self.told.stages) {
+            if let (false, Some(from), Some(to)) = (*told, from, to) {
+                metrics.stage(stage, from, to);
+                *told = true;
+            }
+        }
+        if let (false, Some(from), Some(to)) = (self.told.end, truth.accepted_us, truth.ended_us) {
+            // A lost COMPLETED is one that ended as such.
+            let state = if truth.completed_us == Some(to) { JobState::Completed } else { truth.final_state };
+            metrics.job(state.as_str(), from, to);
+            self.told.end = true;
+        }
     }
 
     /// Cancels what is not over; the caller has checked that the job may be canceled.
@@ -331,6 +364,7 @@ impl Job {
             fetched: false,
             deleted: false,
             revoke: CancellationToken::new(),
+            told: Told::default(),
             truth: JobTruth {
                 job_id: format!("job-{pk}"),
                 title: String::new(),
@@ -344,6 +378,7 @@ impl Job {
                 tasks_done_us: None,
                 merging_queued_us: None,
                 merging_running_us: None,
+                results_begun_us: None,
                 completed_us: None,
                 ended_us: None,
                 final_state: state,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hyper::Method;
 use hyper::body::{Frame, SizeHint};
 
+use super::metrics::Metrics;
 use super::truth::{RouteTruth, SERVICE_TIMES_KEPT};
 
 /// Bodies are handed to the connection in pieces of this size, so that the last one
@@ -18,7 +19,7 @@ use super::truth::{RouteTruth, SERVICE_TIMES_KEPT};
 const PIECE: usize = 64 * 1024;
 
 /// The paths that have a line of their own; the rest share one.
-const PATHS: [&str; 20] = [
+const PATHS: [&str; 21] = [
     "/",
     "/auth/keycloak",
     "/auth/login",
@@ -39,6 +40,7 @@ const PATHS: [&str; 20] = [
     "/user/simulations",
     "/user/update",
     "/_truth",
+    "/metrics",
 ];
 
 /// Who sends a request.
@@ -46,7 +48,7 @@ const PATHS: [&str; 20] = [
 pub(super) enum Side {
     Client,
     Worker,
-    /// Whoever asks for the truth is not counted.
+    /// Whoever asks for the truth or the metrics is not counted.
     Observer,
 }
 
@@ -67,7 +69,7 @@ pub(super) fn line_of(method: &Method, path: &str) -> Line {
         _ => "(other)",
     };
     let side = match (method, path) {
-        (_, "/_truth") => Side::Observer,
+        (_, "/_truth" | "/metrics") => Side::Observer,
         ("POST", "/tasks" | "/jobs" | "/results" | "/logfiles") => Side::Worker,
         _ => Side::Client,
     };
@@ -78,9 +80,15 @@ pub(super) fn line_of(method: &Method, path: &str) -> Line {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     lines: Mutex<BTreeMap<Line, RouteTruth>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Ledger {
+    /// One that tells these metrics of every reply.
+    pub(super) fn telling(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     /// Counts a request whose head arrived at `arrived`; the ticket counts its reply.
     pub(super) fn open(self: &Arc<Self>, line: Line, arrived: Instant) -> Ticket {
         if line.0 != Side::Observer {
@@ -123,7 +131,9 @@ impl Ticket {
         if self.line.0 == Side::Observer {
             return;
         }
-        let micros = u64::try_from(self.arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = self.arrived.elapsed();
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.ledger.metrics.request(self.line.2, self.line.1, status, took);
         let mut lines = self.ledger.lines();
         let truth = lines.entry(self.line).or_default();
         *truth.by_status.entry(status).or_default() += 1;
@@ -214,6 +224,7 @@ mod tests {
         assert_eq!(line_of(&Method::POST, "/jobs").0, Side::Worker);
         assert_eq!(line_of(&Method::POST, "/jobs/direct").0, Side::Client);
         assert_eq!(line_of(&Method::GET, "/_truth").0, Side::Observer);
+        assert_eq!(line_of(&Method::GET, "/metrics").0, Side::Observer);
         assert_eq!(line_of(&Method::GET, "/x"), (Side::Client, "GET", "(other)"));
     }
 

@@ -6,7 +6,8 @@
 //! runtime, and its internal workers post over real loopback HTTP.
 //!
 //! It is not the target: nothing is stored on disk, nothing is simulated, and the costs
-//! of a real database and broker are absent. Memory: results are kept for the last
+//! of a real database are absent. Those of a broker are there if it is given a Redis
+//! ([`Config::redis`]): then all work and all results cross it as Celery's would. Memory: results are kept for the last
 //! [`Config::kept_results`] jobs (1 MB each), inputs are shared, and a row with its truth
 //! stays for ever (about 2 kB for a job of 8 tasks).
 //!
@@ -20,6 +21,7 @@
 mod backend;
 mod bug;
 mod call;
+mod celery;
 mod clock;
 mod config;
 mod draw;
@@ -27,6 +29,7 @@ pub mod estimators;
 mod gate;
 mod job;
 mod ledger;
+mod metrics;
 mod replay;
 mod reply;
 mod retries;
@@ -53,14 +56,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use bug::{Bug, BugError, Flaw};
+pub use celery::{Broker, BrokerError};
 pub use config::{Config, FailTasks};
 pub use estimators::Estimators;
 pub use retries::Retries;
 pub use traced::Traced;
-pub use truth::{JobTruth, RouteTruth, SERVICE_TIMES_KEPT, Truth};
+pub use truth::{JobTruth, RedisTruth, ResultKind, RouteTruth, SERVICE_TIMES_KEPT, StoredResult, Truth};
 
 use backend::Backend;
-use worker::{Poster, Workers};
+use celery::Celery;
+use metrics::Metrics;
+use worker::{Inbox, Poster, Queue, Workers};
 
 use crate::target::url_of;
 
@@ -69,6 +75,9 @@ const THREADS: usize = 2;
 
 /// How long the runtime may take to end after the last connection.
 const SHUTDOWN: Duration = Duration::from_secs(1);
+
+/// How long its keys in Redis may take to go.
+const CLEANING: Duration = Duration::from_secs(5);
 
 /// Why a stand-in does not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +102,9 @@ pub enum StandInError {
         /// The URL given.
         url: String,
     },
+    /// The Redis for tasks and results cannot be used.
+    #[error("stand-in: {0}")]
+    Redis(#[from] BrokerError),
 }
 
 /// A running stand-in. It stops when dropped.
@@ -157,7 +169,8 @@ impl StandIn {
     }
 
     /// Stops: no new connection, half a second for what is in work, then the thread ends.
-    /// Jobs in the queue stay where they are.
+    /// Jobs in the queue stay where they are; a Redis is left as it was found, which may take
+    /// 5 s more if it is slow.
     pub fn stop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
@@ -192,9 +205,13 @@ fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>
         let poster = Poster::new(&url, config.retries, config.seed);
         let poster = poster.ok_or(StandInError::InternalUrl { url })?;
         drop(guard);
-        Ok((runtime, addr, listener, Arc::new(poster)))
+        let celery = match &config.redis {
+            Some(broker) => Some(Arc::new(runtime.block_on(Celery::open(broker))?)),
+            None => None,
+        };
+        Ok((runtime, addr, listener, Arc::new(poster), celery))
     });
-    let (runtime, addr, listener, poster) = match outcome {
+    let (runtime, addr, listener, poster, celery) = match outcome {
         Ok(parts) => parts,
         Err(error) => {
             // The starter waits for exactly this.
@@ -202,13 +219,28 @@ fn run(config: Config, ready: &handshake::SyncSender<Result<Ready, StandInError>
             return;
         }
     };
-    let (queue, inbox) = mpsc::unbounded_channel();
-    let backend = Arc::new(Backend::new(config.clone(), queue.clone(), Arc::clone(poster.tally())));
+    let metrics = Arc::new(Metrics::default());
+    let (queue, inbox) = match &celery {
+        Some(celery) => {
+            let inbox = Inbox::Celery(Arc::clone(celery), Arc::clone(&metrics));
+            (Queue::Celery(Arc::clone(celery)), inbox)
+        }
+        None => {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            (Queue::Memory(sender.clone()), Inbox::Memory(sender, receiver))
+        }
+    };
+    let backend = Arc::new(Backend::new(config.clone(), queue, Arc::clone(poster.tally()), metrics));
     let _ = ready.send(Ok((addr, Arc::clone(&backend), Arc::clone(&poster))));
     runtime.block_on(async {
         let tracker = TaskTracker::new();
-        Workers::start(config, poster, (queue, inbox), &tracker, &stop);
+        Workers::start(config, poster, inbox, &tracker, &stop);
         server::serve(backend, listener, tracker, stop).await;
+        if let Some(celery) = celery
+            && tokio::time::timeout(CLEANING, celery.clean()).await.is_err()
+        {
+            tracing::warn!("keys of the stand-in stay in Redis, which is slow; results end after a day");
+        }
     });
     runtime.shutdown_timeout(SHUTDOWN);
 }

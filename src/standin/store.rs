@@ -1,13 +1,15 @@
 //! The tables: users, simulations, inputs, and how long results are kept.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::StatusCode;
 use sha2::{Digest, Sha256};
 
 use super::bug::Flaw;
-use super::job::{Job, PollRoute, State};
+use super::job::{BadUpdate, Job, PollRoute, State, TaskUpdate};
+use super::metrics::Metrics;
 use super::reply::Reply;
 use crate::timeline::JobState;
 
@@ -34,12 +36,19 @@ pub(super) struct Store {
     in_flight: u64,
     inputs: VecDeque<Bytes>,
     kept: VecDeque<u64>,
+    /// Told of every change of a job.
+    metrics: Arc<Metrics>,
     pub(super) in_flight_max: u64,
     pub(super) submitted: u64,
     pub(super) logins: u64,
 }
 
 impl Store {
+    /// Empty tables that tell these metrics of every change of a job.
+    pub(super) fn telling(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     /// Adds a user; `None` if the name is taken.
     pub(super) fn register(&mut self, name: &str, password: &str) -> Option<()> {
         if self.user_ids.contains_key(name) {
@@ -150,6 +159,23 @@ impl Store {
         self.move_job(pk, |job| job.poll(route));
     }
 
+    /// Applies a worker's update to a task; `None` if there is no such task.
+    ///
+    /// # Errors
+    /// The update has a value of the wrong kind; nothing was changed.
+    pub(super) fn update_task(
+        &mut self,
+        pk: u64,
+        index: usize,
+        update: TaskUpdate,
+    ) -> Option<Result<(), BadUpdate>> {
+        let metrics = Arc::clone(&self.metrics);
+        let job = self.by_pk(pk)?;
+        let applied = job.update_task(index, update);
+        job.tell(&metrics);
+        applied
+    }
+
     /// Ends the merge.
     pub(super) fn complete(&mut self, pk: u64) {
         self.move_job(pk, Job::complete);
@@ -161,6 +187,15 @@ impl Store {
             job.cancel();
             true
         });
+    }
+
+    /// The queue did not take the job: the row stays as a submit that broke off leaves it.
+    pub(super) fn unpublished(&mut self, pk: u64) {
+        let Some(job) = self.by_pk(pk) else { return };
+        job.state = State::Known(JobState::Unknown);
+        job.truth.final_state = JobState::Unknown;
+        job.truth.accepted_us = None;
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Deletes the row and everything that hangs on it.
@@ -178,9 +213,12 @@ impl Store {
     }
 
     fn move_job(&mut self, pk: u64, change: impl FnOnce(&mut Job) -> bool) {
+        let metrics = Arc::clone(&self.metrics);
         let Some(job) = self.by_pk(pk) else { return };
         let was = job.state.is_terminal();
-        if change(job) && !was && job.state.is_terminal() {
+        let ended = change(job) && !was && job.state.is_terminal();
+        job.tell(&metrics);
+        if ended {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
     }

@@ -38,12 +38,58 @@ pub struct Truth {
     /// Repeated posts that were answered from memory, because they had been carried out.
     #[serde(default)]
     pub replayed: u64,
+    /// What was moved over Redis; `None` without one.
+    #[serde(default)]
+    pub redis: Option<RedisTruth>,
     /// Submits that made at least one row.
     pub jobs_submitted: u64,
     /// The most jobs that were accepted and not ended at one time.
     pub jobs_in_flight_max: u64,
     /// Logins that succeeded.
     pub logins: u64,
+}
+
+/// What the stand-in has put into Redis and got out of it, by its own count.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RedisTruth {
+    /// By key (`celery-task-meta-…`), what was stored there; none is forgotten before the stop.
+    pub results: BTreeMap<String, StoredResult>,
+    /// Keys of its own that Redis should hold now: results, chords that are not over, the lists of
+    /// messages, the declaration of the queue and the claim on it.
+    pub keys: u64,
+    /// Messages on the list.
+    pub messages_waiting: u64,
+    /// Messages that were fetched and that no worker has started on.
+    pub messages_unacked: u64,
+    /// Commands sent, MULTI and EXEC not counted.
+    pub commands: u64,
+    /// Bytes of the commands; a reconnection's greeting is not counted.
+    pub bytes_in: u64,
+    /// Bytes of the replies.
+    pub bytes_out: u64,
+    /// Connections that broke or could not be made.
+    pub connections_lost: u64,
+}
+
+/// One stored result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredResult {
+    /// What STRLEN of its key says.
+    pub bytes: u64,
+    /// Whose result it is.
+    pub kind: ResultKind,
+}
+
+/// Which step returned it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResultKind {
+    /// One task: its estimators, or that it failed.
+    Task,
+    /// The step before the merge: the results of all tasks.
+    QueueMerge,
+    /// The merge: next to nothing.
+    Merge,
 }
 
 /// One job. A moment is taken under the lock of the state change: whatever was
@@ -74,6 +120,9 @@ pub struct JobTruth {
     pub merging_queued_us: Option<u64>,
     /// The job became MERGING_RUNNING.
     pub merging_running_us: Option<u64>,
+    /// The head of the first post to `/results` that was accepted had arrived.
+    #[serde(default)]
+    pub results_begun_us: Option<u64>,
     /// The job became COMPLETED.
     pub completed_us: Option<u64>,
     /// The job became COMPLETED, FAILED or CANCELED.

@@ -8,6 +8,8 @@ mod architecture;
 mod backend;
 /// What a run says of each bug that the stand-in can be told to have.
 mod bugs;
+/// The stand-in over a real Redis.
+mod celery;
 /// Faults end to end, through a tap in a process of its own.
 mod faults;
 /// Runs of the real binary against the built-in stand-in.
@@ -20,6 +22,8 @@ mod odd;
 mod otlp;
 /// Every command, flag and table of the README, held against the code.
 mod readme;
+/// A real redis-server of a test's own.
+mod redis_server;
 /// `springtide matrix`: resumed, alone on its target, and INVALID cells made again.
 mod resume;
 /// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.

@@ -13,18 +13,23 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
+use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
-use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
+use hyper::{HeaderMap, StatusCode};
 
 use super::backend::Backend;
 use super::call::Call;
+use super::metrics::Format;
 use super::reply::{Answer, Reply};
 
-/// Every route of the contract, and `/_truth`.
+/// Every route of the contract, `/_truth` and `/metrics`.
 pub(super) fn router(backend: Arc<Backend>) -> Router {
     Router::new()
         .route("/", get(async || Reply::ok("Hello World!")))
         .route("/_truth", get(truth))
+        // Other methods find no such path: the target has none.
+        .route("/metrics", get(metrics).fallback(async || Reply::unknown_path()))
         .route("/auth/register", put(account::register))
         .route("/auth/login", post(account::login))
         .route("/auth/refresh", get(account::refresh))
@@ -49,6 +54,11 @@ pub(super) fn router(backend: Arc<Backend>) -> Router {
 async fn truth(State(backend): State<Arc<Backend>>) -> Reply {
     let body = serde_json::to_vec(&backend.truth()).expect("the truth is plain JSON");
     Reply::json(StatusCode::OK, body)
+}
+
+async fn metrics(State(backend): State<Arc<Backend>>, headers: HeaderMap) -> impl IntoResponse {
+    let format = Format::wanted(&headers);
+    ([(CONTENT_TYPE, format.content_type())], backend.metrics.text(format))
 }
 
 async fn not_for_users(State(backend): State<Arc<Backend>>, call: Call) -> Answer {

@@ -14,6 +14,7 @@ use crate::standin::bug::Flaw;
 use crate::standin::call::{Call, not_json, require_keys};
 use crate::standin::clock::from_post;
 use crate::standin::job::State as JobRowState;
+use crate::standin::metrics::Payload;
 use crate::standin::reply::{Answer, Reply};
 use crate::standin::stored::Posted;
 use crate::timeline::JobState;
@@ -21,6 +22,7 @@ use crate::timeline::JobState;
 const TASK_KEYS: [&str; 4] = ["simulation_id", "task_id", "update_key", "update_dict"];
 
 pub(super) async fn task(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
+    backend.metrics.payload(Payload::TaskPost, call.body.len());
     let mut body = call.filled_object()?;
     require_keys(&body, &TASK_KEYS)?;
     if body.len() > TASK_KEYS.len() {
@@ -38,9 +40,9 @@ pub(super) async fn task(State(backend): State<Arc<Backend>>, call: Call) -> Ans
     let mut store = backend.store();
     let gone = || Reply::bad_request(&format!("Task {index} does not exist"));
     let place = usize::try_from(index).map_err(|_| gone())?;
-    let job = store.by_pk(pk).ok_or_else(gone)?;
-    let applied = job.update_task(place, update).ok_or_else(gone)?;
+    let applied = store.update_task(pk, place, update).ok_or_else(gone)?;
     applied.map_err(|_| Reply::server_error())?;
+    let job = store.by_pk(pk).ok_or_else(gone)?;
     // The healthy way to fail needs no lucky poll.
     let failed = job.has(Flaw::AllFailed) && job.tasks.iter().all(|t| t.state.is(JobState::Failed));
     if failed {
@@ -50,6 +52,7 @@ pub(super) async fn task(State(backend): State<Arc<Backend>>, call: Call) -> Ans
 }
 
 pub(super) async fn job(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
+    backend.metrics.payload(Payload::JobPost, call.body.len());
     let body = call.object()?;
     let pk = body.get("sim_id").and_then(Value::as_u64).ok_or_else(Reply::server_error)?;
     if backend.store().by_pk(pk).is_none() {
@@ -87,16 +90,17 @@ struct WireResults<'a> {
 }
 
 pub(super) async fn results(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
+    backend.metrics.payload(Payload::Estimators, call.body.len());
     let slow = backend.slow_results();
     if !slow.is_zero() {
         tokio::time::sleep(slow).await;
     }
     // About 1 MB of JSON: kept off the threads that answer polls.
-    let store = move || store_results(&backend, &call.body);
+    let store = move || store_results(&backend, &call.body, call.arrived_us);
     tokio::task::spawn_blocking(store).await.map_err(|_| Reply::server_error())?
 }
 
-fn store_results(backend: &Backend, body: &Bytes) -> Answer {
+fn store_results(backend: &Backend, body: &Bytes, arrived_us: u64) -> Answer {
     let incomplete = || match serde_json::from_slice::<Value>(body) {
         Err(_) => not_json(),
         Ok(Value::Object(_)) => Reply::bad_request("Incomplete JSON data"),
@@ -120,6 +124,7 @@ fn store_results(backend: &Backend, body: &Bytes) -> Answer {
     let mut store = backend.store();
     let job = store.by_pk(pk).ok_or_else(gone)?;
     job.truth.results_posts += 1;
+    job.truth.results_begun_us.get_or_insert(arrived_us);
     let doubles = job.has(Flaw::DuplicateResults);
     match &mut job.results {
         None => job.results = Some(first),

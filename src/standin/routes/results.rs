@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::standin::backend::Backend;
 use crate::standin::bug::Flaw;
 use crate::standin::call::Call;
+use crate::standin::metrics::Payload;
 use crate::standin::reply::{Answer, Reply};
 use crate::standin::stored::{Estimator, Page};
 
@@ -32,6 +33,7 @@ pub(super) async fn fetch(State(backend): State<Arc<Backend>>, call: Call) -> An
         let body = if job.has(Flaw::WrongResults) { results.without_last(pk) } else { results.whole() };
         let cut = if job.has(Flaw::BrokenResults) { body.len() / 2 } else { body.len() };
         job.fetched = true;
+        backend.metrics.payload(Payload::Results, cut);
         return Ok(Reply::json(StatusCode::OK, body.slice(..cut)));
     };
     let estimator = results.estimators.iter().find(|estimator| estimator.name == name);

@@ -13,7 +13,8 @@ use crate::standin::bug::Flaw;
 use crate::standin::call::Call;
 use crate::standin::clock::{in_job_id, now_us};
 use crate::standin::draw::{self, About};
-use crate::standin::job::{Job, Request, State as JobRowState, Task};
+use crate::standin::job::{Job, Request, State as JobRowState, Task, Told};
+use crate::standin::metrics::Payload;
 use crate::standin::reply::{Answer, Reply};
 use crate::standin::store::{Store, User};
 use crate::standin::traced::Traced;
@@ -22,15 +23,17 @@ use crate::standin::worker::Chord;
 use crate::timeline::JobState;
 
 pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> Answer {
+    backend.metrics.payload(Payload::Submit, call.body.len());
     let user = backend.user(&call)?;
     let submission = Submission::read(&call.filled_object()?)?;
     let Submission { title, mut request, tasks, primaries_per_task, raises } = submission;
-    let (work, job_id) = {
+    let (chords, job_id, inputs) = {
         let mut store = backend.store();
         store.submitted += 1;
         request.inputs = store.share_input(request.inputs);
         let flaws = backend.config.flaws_of(store.next_pk());
         let zombie = raises || flaws.contains(&Flaw::Ghost);
+        let inputs = request.inputs.clone();
         let twice = flaws.contains(&Flaw::DuplicateJob) && !zombie;
         let (backend, user, arrived_us) = (&*backend, &user, call.arrived_us);
         let mut traced = Traced::default();
@@ -42,13 +45,19 @@ pub(super) async fn submit(State(backend): State<Arc<Backend>>, call: Call) -> A
         }
         let shape = Some((tasks, primaries_per_task));
         let (job_id, chord) = row.insert(&mut store, shape);
-        let mut work = chord.tasks();
+        let mut chords = vec![chord];
         if twice {
-            work.extend(row.insert(&mut store, shape).1.tasks());
+            chords.push(row.insert(&mut store, shape).1);
         }
-        (if row.flaws.contains(&Flaw::LoseJob) { Vec::new() } else { work }, job_id)
+        (if row.flaws.contains(&Flaw::LoseJob) { Vec::new() } else { chords }, job_id, inputs)
     };
-    backend.publish(work);
+    for chord in &chords {
+        if backend.queue.publish(chord, &inputs).await.is_err() {
+            // The rows are there, and the state that the end of the submit would have set is not.
+            backend.store().unpublished(chord.simulation());
+            return Err(Reply::server_error());
+        }
+    }
     let content = Map::from_iter([("job_id".to_owned(), Value::from(job_id))]);
     Ok(Reply::with(StatusCode::ACCEPTED, "Task started", content))
 }
@@ -98,6 +107,7 @@ impl NewRow<'_> {
             tasks_done_us: None,
             merging_queued_us: None,
             merging_running_us: None,
+            results_begun_us: None,
             completed_us: None,
             ended_us: None,
             final_state: state,
@@ -118,6 +128,7 @@ impl NewRow<'_> {
             deleted: false,
             revoke,
             truth,
+            told: Told::default(),
         });
         (job_id, chord)
     }
@@ -126,9 +137,6 @@ impl NewRow<'_> {
     fn job_id(&self, pk: u64, now: u64) -> String {
         let half = |which| draw::bits(self.backend.config.seed ^ now, About::JobId, pk, which);
         let bits = (u128::from(half(0)) << 64) | u128::from(half(1));
-        let bits = bits & !(0xf << 76) & !(0b11 << 62) | (0x4 << 76) | (0b10 << 62);
-        let hex = format!("{bits:032x}");
-        let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-        format!("{}-{a}-{b}-{c}-{d}-{e}DIRECT", in_job_id(now))
+        format!("{}-{}DIRECT", in_job_id(now), draw::uuid(bits))
     }
 }

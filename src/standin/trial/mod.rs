@@ -4,6 +4,7 @@ mod bugs;
 mod contract;
 mod flaky;
 mod life;
+mod metrics;
 mod retries;
 
 use std::time::{Duration, Instant};

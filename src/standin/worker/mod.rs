@@ -6,21 +6,26 @@
 
 mod merge;
 mod post;
+mod remote;
 mod tally;
 mod task;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bug::Flaw;
+use super::celery::Celery;
 use super::config::Config;
 use super::job::Request;
+use super::metrics::Metrics;
 pub(super) use post::{PostError, Poster};
+use remote::Remote;
 pub(super) use tally::Tally;
 
 /// One item of the queue.
@@ -49,6 +54,7 @@ pub(super) struct Chord {
     key: String,
     primaries: u64,
     outputs: Vec<String>,
+    sim_type: String,
     program: Program,
     stuck: bool,
     /// Results are posted this often at once.
@@ -91,6 +97,7 @@ impl Chord {
             key,
             primaries,
             outputs: request.outputs.clone(),
+            sim_type: request.sim_type.clone(),
             program: match request.sim_type.as_str() {
                 "shieldhit" => Program::Shieldhit,
                 "fluka" => Program::Fluka,
@@ -105,13 +112,75 @@ impl Chord {
         })
     }
 
-    /// The tasks, ready for the queue.
-    pub(super) fn tasks(self: &Arc<Self>) -> Vec<Work> {
-        (0..self.fails.len()).map(|index| Work::Task(Arc::clone(self), index)).collect()
+    /// The tasks, ready for the queue in memory.
+    fn tasks(self: &Arc<Self>) -> impl Iterator<Item = Work> {
+        (0..self.fails.len()).map(|index| Work::Task(Arc::clone(self), index))
+    }
+
+    /// Number of tasks.
+    pub(super) fn size(&self) -> usize {
+        self.fails.len()
+    }
+
+    pub(super) fn simulation(&self) -> u64 {
+        self.simulation
+    }
+
+    /// The update key.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) fn sim_type(&self) -> &str {
+        &self.sim_type
+    }
+
+    /// Whether the merge is tried at all.
+    pub(super) fn merges(&self) -> bool {
+        self.merges
     }
 }
 
-/// All the internal workers.
+/// Where work waits.
+#[derive(Debug, Clone)]
+pub(super) enum Queue {
+    /// In this process. It has no bound, as the target's has none.
+    Memory(UnboundedSender<Work>),
+    /// In Redis.
+    Celery(Arc<Celery>),
+}
+
+/// The queue took no work.
+#[derive(Debug)]
+pub(super) struct Unpublished;
+
+impl Queue {
+    /// Puts the tasks of a job there; `inputs` is the reply of `GET /inputs`.
+    pub(super) async fn publish(&self, chord: &Arc<Chord>, inputs: &Bytes) -> Result<(), Unpublished> {
+        match self {
+            Self::Memory(queue) => {
+                for work in chord.tasks() {
+                    // The workers are gone only when the server stops; nobody waits for the work then.
+                    let _ = queue.send(work);
+                }
+                Ok(())
+            }
+            Self::Celery(celery) => celery.publish(chord, inputs).await.map_err(|error| {
+                tracing::debug!(%error, "a job was not published");
+                Unpublished
+            }),
+        }
+    }
+}
+
+/// The other end of it.
+#[derive(Debug)]
+pub(super) enum Inbox {
+    Memory(UnboundedSender<Work>, UnboundedReceiver<Work>),
+    Celery(Arc<Celery>, Arc<Metrics>),
+}
+
+/// All the internal workers on a queue in memory.
 #[derive(Debug)]
 pub(super) struct Workers {
     config: Config,
@@ -124,13 +193,20 @@ impl Workers {
     pub(super) fn start(
         config: Config,
         poster: Arc<Poster>,
-        queue: (UnboundedSender<Work>, UnboundedReceiver<Work>),
+        inbox: Inbox,
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) {
         let slots = config.slots.max(1);
-        let workers = Arc::new(Self { config, poster, queue: queue.0 });
-        let inbox = Arc::new(Mutex::new(queue.1));
+        let (queue, inbox) = match inbox {
+            Inbox::Memory(queue, inbox) => (queue, inbox),
+            Inbox::Celery(celery, metrics) => {
+                let remote = Remote { config, poster, celery, metrics };
+                return remote.start(tracker, stop);
+            }
+        };
+        let workers = Arc::new(Self { config, poster, queue });
+        let inbox = Arc::new(Mutex::new(inbox));
         for _ in 0..slots {
             let work = Arc::clone(&workers).work(Arc::clone(&inbox));
             let stop = stop.clone();
@@ -158,7 +234,7 @@ impl Workers {
     async fn perform(&self, work: &Work) -> Result<(), PostError> {
         let next = match work {
             Work::Task(chord, index) => {
-                let ended = task::run(&self.config, &self.poster, chord, *index).await?;
+                let ended = task::run(&self.config, &self.poster, chord, *index, None).await?;
                 let last = ended && chord.left.fetch_sub(1, Ordering::AcqRel) == 1;
                 (last && chord.merges).then(|| Work::QueueMerge(Arc::clone(chord)))
             }

@@ -11,24 +11,25 @@ use super::{Chord, Program};
 use crate::route::Route;
 use crate::standin::clock::{in_post, now_us};
 use crate::standin::config::Config;
+use crate::standin::draw;
 
 /// The log of the simulator is looked at once a second, so short tasks start "late":
 /// RUNNING is seen after this part of the task, a second at most.
 const NOTICED_AFTER: f64 = 0.2;
 const NOTICED_AT_MOST: Duration = Duration::from_secs(1);
 
-/// Runs task `index`; `false` when it never ends.
+/// Runs task `index` under the id that the queue gave it, if it did; `false` when it never ends.
 pub(super) async fn run(
     config: &Config,
     poster: &Poster,
     chord: &Chord,
     index: usize,
+    celery_id: Option<&str>,
 ) -> Result<bool, PostError> {
     let started = Instant::now();
     let time = config.time_of_task(chord.simulation, index);
     let posts = Posts { poster, chord, index };
-    let id = config.seed_of_task(chord.simulation, index);
-    let celery_id = format!("{id:016x}-{index:04x}-4000-8000-{:012x}", chord.simulation);
+    let celery_id = celery_id.map_or_else(|| made_up_id(config, chord.simulation, index), str::to_owned);
     posts.send(json!({ "celery_id": celery_id })).await?;
     if chord.program == Program::Unknown {
         return Ok(false);
@@ -67,6 +68,12 @@ pub(super) async fn run(
         }))
         .await?;
     Ok(true)
+}
+
+/// An id for a task that crossed no queue.
+fn made_up_id(config: &Config, simulation: u64, index: usize) -> String {
+    let seed = config.seed_of_task(simulation, index);
+    draw::uuid((u128::from(seed) << 64) | (u128::from(simulation) << 16) | index as u128)
 }
 
 /// The posts to `/tasks` of one task.
