@@ -49,7 +49,8 @@ pub struct Truth {
     pub logins: u64,
 }
 
-/// What the stand-in has put into Redis and got out of it, by its own count.
+/// What the stand-in has put into Redis and got out of it, by its own count: what a Redis lost in a
+/// restart is still in it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RedisTruth {
     /// By key (`celery-task-meta-…`), what was stored there; none is forgotten before the stop.

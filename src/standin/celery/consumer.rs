@@ -102,8 +102,12 @@ impl Celery {
             let reply: Value = pop.query_async(&mut connection).await?;
             self.link.record.came(&reply);
             let Value::Array(mut parts) = reply else { continue };
-            let Some(Value::BulkString(message)) = parts.pop() else { continue };
-            if let Some(delivery) = self.reserve(message, room).await {
+            let (Some(Value::BulkString(message)), Some(Value::BulkString(list))) =
+                (parts.pop(), parts.pop())
+            else {
+                continue;
+            };
+            if let Some(delivery) = self.reserve(&list, message, room).await {
                 // Nobody listens only when the stand-in stops.
                 let _ = workers.send(delivery).await;
             }
@@ -112,7 +116,7 @@ impl Celery {
     }
 
     /// Notes the message as fetched, and finds the job it belongs to.
-    async fn reserve(&self, message: Vec<u8>, room: &Arc<Semaphore>) -> Option<Delivery> {
+    async fn reserve(&self, list: &[u8], message: Vec<u8>, room: &Arc<Semaphore>) -> Option<Delivery> {
         let kib = u32::try_from(message.len() / 1024).unwrap_or(HELD_KIB).min(HELD_KIB);
         let held = Arc::clone(room).acquire_many_owned(kib).await.ok();
         let (origin, queue) = (self.origin.clone(), self.queue.clone());
@@ -123,7 +127,7 @@ impl Celery {
         };
         let (parts, noted, message) = tokio::task::spawn_blocking(read).await.ok()?;
         let Some(Parts { tag, id, assigned, ours: true }) = parts else {
-            self.put_back(message).await;
+            self.put_back(list, message).await;
             return None;
         };
         drop(message);
@@ -163,11 +167,11 @@ impl Celery {
         }
     }
 
-    /// Somebody else's message goes back to where the next ones come from last.
-    async fn put_back(&self, message: Vec<u8>) {
+    /// Somebody else's message goes back to its list, behind all others.
+    async fn put_back(&self, list: &[u8], message: Vec<u8>) {
         tracing::warn!(queue = self.queue, "found a message that is not the stand-in's and put it back");
         let mut back = redis::pipe();
-        back.cmd("LPUSH").arg(&self.queue).arg(message);
+        back.cmd("LPUSH").arg(list).arg(message);
         if let Err(error) = self.link.run(&back, RESULTS).await {
             tracing::warn!(%error, "a message that is not the stand-in's was lost");
         }
