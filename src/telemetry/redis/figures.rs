@@ -49,8 +49,6 @@ impl Figures {
             .filter(|s| s.at >= Moment(0))
             .map(|s| (s.at.as_secs(), s.used_memory as f64))
             .collect();
-        let net_input = grown(series, |s| s.net_input).saturating_sub(grown(series, |s| s.own_input));
-        let net_output = grown(series, |s| s.net_output).saturating_sub(grown(series, |s| s.own_output));
         Some(Self {
             samples: series.samples.len(),
             gaps: series.gaps.len(),
@@ -59,14 +57,14 @@ impl Figures {
             memory_start: first.used_memory,
             memory_peak: memory_peak(series),
             memory_slope: slope(&used),
-            net_input,
-            net_output,
-            commands: grown(series, |s| s.commands).saturating_sub(grown(series, |s| s.own_commands)),
-            cpu: Micros(grown(series, |s| s.cpu.0)).saturating_sub(series.cost.busy),
+            net_input: grown(series, |s| s.net_input, |s| s.own_input),
+            net_output: grown(series, |s| s.net_output, |s| s.own_output),
+            commands: grown(series, |s| s.commands, |s| s.own_commands),
+            cpu: Micros(grown(series, |s| s.cpu.0, |_| 0)).saturating_sub(series.cost.busy),
             queue_peak: most(|s| s.queues.values().sum()),
             unacked_peak: most(|s| s.unacked),
             blocked_peak: most(|s| s.blocked_clients),
-            evicted: grown(series, |s| s.evicted_keys),
+            evicted: grown(series, |s| s.evicted_keys, |_| 0),
         })
     }
 
@@ -81,17 +79,20 @@ impl Figures {
     }
 }
 
-/// What a counter grew by over the cell. Where it began anew, what it counted since then is added:
-/// what was counted after the sample before that is lost.
-fn grown(series: &RedisSeries, of: fn(&RedisSample) -> u64) -> u64 {
+/// What a counter grew by over the cell, less our own part. Where it began anew, what it counted
+/// since then is added: what was counted after the sample before that is lost.
+fn grown(series: &RedisSeries, of: fn(&RedisSample) -> u64, own: fn(&RedisSample) -> u64) -> u64 {
     series
         .samples
         .windows(2)
-        .map(|pair| match of(&pair[1]).checked_sub(of(&pair[0])) {
-            Some(more) if !pair[1].is_anew => more,
-            _ => of(&pair[1]),
+        .map(|pair| {
+            let all = match of(&pair[1]).checked_sub(of(&pair[0])) {
+                Some(more) if !pair[1].is_anew => more,
+                _ => of(&pair[1]),
+            };
+            all.saturating_sub(own(&pair[1]).saturating_sub(own(&pair[0])))
         })
-        .sum()
+        .fold(0, u64::saturating_add)
 }
 
 /// The largest sample, or what Redis itself saw between two of them.
