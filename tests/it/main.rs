@@ -18,6 +18,10 @@ mod matrix;
 mod odd;
 /// Every command, flag and table of the README, held against the code.
 mod readme;
+/// The sampler of the target's Redis, on a real one.
+mod redis_sampling;
+/// A redis-server of a test's own.
+mod redis_server;
 /// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.

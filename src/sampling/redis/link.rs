@@ -104,13 +104,14 @@ impl Link {
         within: Duration,
     ) -> Result<Self, RedisError> {
         let silent = |_| RedisError::Silent { address: address.to_string(), within };
-        timeout(within, Self::opened(address, tls, own)).await.map_err(silent)?
+        timeout(within, Self::opened(address, tls, own, within)).await.map_err(silent)?
     }
 
     async fn opened(
         address: &Address,
         tls: Option<&TlsConnector>,
         own: &mut Own,
+        within: Duration,
     ) -> Result<Self, RedisError> {
         let socket = TcpStream::connect((address.host.as_str(), address.port))
             .await
@@ -121,7 +122,11 @@ impl Link {
             Some(tls) => {
                 let fail = |why: String| RedisError::Tls { address: address.to_string(), why };
                 let name = ServerName::try_from(address.host.clone()).map_err(|e| fail(e.to_string()))?;
-                let stream = tls.connect(name, socket).await.map_err(|e| fail(e.to_string()))?;
+                // A Redis without TLS takes the greeting for half a command and waits for the rest.
+                let greeting = timeout(within.mul_f64(0.8), tls.connect(name, socket)).await;
+                let stream = greeting
+                    .map_err(|_| fail("it does not answer".into()))?
+                    .map_err(|e| fail(e.to_string()))?;
                 Self::over(stream, address, own).await?
             }
         };
