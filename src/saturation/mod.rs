@@ -204,10 +204,13 @@ impl Saturation {
         // Stage medians of each cell of each part.
         let stages: Vec<Vec<Vec<Option<f64>>>> =
             parts.iter().map(|p| p.cells.iter().map(stages).collect()).collect();
-        let point = |part: &Part<'_>, value| Point { name: part.name.clone(), load: part.load as f64, value };
+        let point = |part: &Part<'_>, values: Vec<f64>| {
+            (!values.is_empty()).then(|| Point { name: part.name.clone(), load: part.load as f64, values })
+        };
         let costs = Cost::ALL.map(|cost| {
-            let points = parts.iter().filter_map(|p| Some(point(p, p.spread(|w| w.cost(cost))?.median)));
-            (cost, inflection(&points.collect::<Vec<_>>(), cost.least()))
+            let values = |p: &Part<'_>| p.cells.iter().filter_map(|w| w.cost(cost)).collect();
+            let points: Vec<Point> = parts.iter().filter_map(|p| point(p, values(p))).collect();
+            (cost, inflection(&points, cost.least()))
         });
         let mut correlations = Vec::new();
         let mut trends = Vec::new();
@@ -215,7 +218,7 @@ impl Saturation {
             let points: Vec<Point> = parts
                 .iter()
                 .zip(&stages)
-                .filter_map(|(p, cells)| Some(point(p, median(cells.iter().filter_map(|c| c[i]).collect())?)))
+                .filter_map(|(p, cells)| point(p, cells.iter().filter_map(|c| c[i]).collect()))
                 .collect();
             if points.is_empty() {
                 continue;

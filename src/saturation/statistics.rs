@@ -1,5 +1,7 @@
 //! The arithmetic behind: correlation, a straight line and how far the next point may lie from it.
 
+use std::f64::consts::FRAC_PI_2;
+
 /// Pearson's r, −1 to 1; `None` with fewer than three points or when one side does not vary.
 pub(super) fn pearson(points: &[(f64, f64)]) -> Option<f64> {
     let n = points.len() as f64;
@@ -79,13 +81,18 @@ impl Fitted {
         self.intercept + self.slope * x
     }
 
-    /// Half of the 95 % prediction interval of one more point at `x`:
-    /// t(n−2, 97.5 %) · s · √(1 + 1/n + (x − x̄)²/Sxx) (Draper & Smith, *Applied Regression
-    /// Analysis*, 3rd edition, section 3.1).
-    pub(super) fn half_width(&self, x: f64) -> f64 {
+    /// Half of the 95 % prediction interval of the median of `m` more points at `x`:
+    /// t(n−2, 97.5 %) · s · √(v + 1/n + (x − x̄)²/Sxx) (Draper & Smith, *Applied Regression
+    /// Analysis*, on fitting a straight line). There v is the variance of that median for s = 1:
+    /// 1/m of one or two, where it is the mean, else π/2 of that (Kendall & Stuart, *The Advanced
+    /// Theory of Statistics*, on the standard errors of quantiles).
+    pub(super) fn half_width(&self, x: f64, m: usize) -> f64 {
         let freedom = self.n - 2.0;
         let s = (self.residual / freedom).sqrt();
-        student(freedom as usize) * s * (1.0 + 1.0 / self.n + (x - self.mean_x).powi(2) / self.xx).sqrt()
+        let of_median = if m > 2 { FRAC_PI_2 / m as f64 } else { 1.0 / m.max(1) as f64 };
+        student(freedom as usize)
+            * s
+            * (of_median + 1.0 / self.n + (x - self.mean_x).powi(2) / self.xx).sqrt()
     }
 }
 
@@ -120,7 +127,7 @@ mod tests {
         assert!((line.at(0.0) - 3.0001).abs() < 1e-3 && (line.slope - 0.50009).abs() < 1e-4);
         assert!((line.residual - 13.7627).abs() < 1e-3);
         // t(9) = 2.262, s = 1.2366, √(1 + 1/11 + 9²/110 ) = 1.3521 at x = 18.
-        assert!((line.half_width(18.0) - 2.262 * 1.2366 * 1.3521).abs() < 1e-2);
+        assert!((line.half_width(18.0, 1) - 2.262 * 1.2366 * 1.3521).abs() < 1e-2);
         assert!((student(30) - 2.042).abs() < 5e-3 && (student(120) - 1.980).abs() < 1e-3);
     }
 
