@@ -133,7 +133,7 @@ mod tests {
             assert!(row[at("used_memory")].is_empty() && row[at("result_keys")].is_empty());
             assert!(row[at("gap_to_s")].parse::<f64>().unwrap() > row[at("at_s")].parse::<f64>().unwrap());
         }
-        assert!(rows.iter().all(|r| &r[at("cell_verdict")] != ""));
+        assert!(rows.iter().all(|r| !r[at("cell_verdict")].is_empty()));
     }
 
     #[test]
