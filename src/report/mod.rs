@@ -21,6 +21,7 @@ mod redis_tables;
 mod resilience;
 #[cfg(test)]
 pub(crate) mod sample;
+mod saturation_tables;
 mod scenario_tables;
 mod sheet;
 mod stages;

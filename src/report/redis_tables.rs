@@ -7,11 +7,10 @@ use crate::{
     report::{
         Paper,
         figure::{self, NONE},
+        saturation_tables,
         table::{Cell, Table, code, name, num},
     },
-    saturation::{
-        Correlation, Cost, FAR, Inflection, LEAST_CELLS, LEAST_LOADS, Part, Saturation, Spread, Watched,
-    },
+    saturation::{Cost, Part, Saturation, Spread, Watched},
     telemetry::redis::CommandCost,
 };
 
@@ -33,8 +32,8 @@ pub(crate) fn all(paper: &Paper<'_>) -> Vec<Table> {
     }
     let saturation = Saturation::of(&parts);
     let mut tables = vec![memory(&parts), traffic(&parts), results(&parts), commands(&parts)];
-    tables.push(inflections(&saturation));
-    tables.push(correlations(&saturation));
+    tables.push(saturation_tables::inflections(&saturation));
+    tables.push(saturation_tables::correlations(&saturation));
     tables.push(gaps(&parts));
     tables.push(sampling(&parts));
     tables
@@ -62,7 +61,7 @@ pub(crate) fn short(paper: &Paper<'_>) -> Option<Table> {
 }
 
 /// A cost with its unit.
-fn said(cost: Cost, value: Option<f64>) -> String {
+pub(super) fn said(cost: Cost, value: Option<f64>) -> String {
     let Some(value) = value else { return NONE.into() };
     match cost {
         Cost::Memory | Cost::Input | Cost::Output => bytes(value),
@@ -77,7 +76,7 @@ fn bytes(value: f64) -> String {
     format!("{sign}{}", figure::bytes(value.abs().round() as u64))
 }
 
-fn count(value: f64) -> String {
+pub(super) fn count(value: f64) -> String {
     if value.fract() == 0.0 || value >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
@@ -260,85 +259,6 @@ fn commands(parts: &[Part<'_>]) -> Table {
         }
     }
     t.note(format!("Differences of commandstats over each cell, our own commands left out; the {COMMANDS} of each scenario that took most. CPU is the execution of the command alone, without reading and writing its bytes. p99 is latencystats' own, of all calls since Redis started or was reset, not of these cells."));
-    t
-}
-
-fn inflections(saturation: &Saturation) -> Table {
-    let mut t = Table::new(
-        "Redis and stages: the first scenario that leaves the trend of the smaller loads",
-        &["figure", "leaves it at", "tasks in flight", "seen", "expected", "by"],
-    );
-    let mut push = |what: String, found: &Inflection, say: &dyn Fn(f64) -> String| match found {
-        Inflection::At { point, expected, half_width } => {
-            let by = match half_width {
-                Some(w) => format!("outside ± {}", say(*w)),
-                None => format!("further off than {:.0} %", FAR * 100.0),
-            };
-            let row = [point.name.clone(), count(point.load), say(point.value()), say(*expected), by];
-            t.row(
-                [
-                    Cell::from(what),
-                    name(&row[0]),
-                    num(&row[1]),
-                    num(&row[2]),
-                    num(&row[3]),
-                    row[4].as_str().into(),
-                ]
-                .into(),
-            );
-        }
-        Inflection::Nowhere { tried } => {
-            let said = format!("none of {tried} that could be held against it");
-            t.row(vec![what.into(), said.into(), num(NONE), num(NONE), num(NONE), NONE.into()]);
-        }
-        Inflection::Unknown { smaller } => {
-            let said = format!(
-                "not determinable (needs {LEAST_LOADS} different smaller loads with a trend, has {smaller})"
-            );
-            t.row(vec![what.into(), said.into(), num(NONE), num(NONE), num(NONE), NONE.into()]);
-        }
-    };
-    for (cost, found) in &saturation.costs {
-        push(cost.name().into(), found, &|v| said(*cost, Some(v)));
-    }
-    for (stage, found) in &saturation.stages {
-        push(format!("{stage}, median"), found, &|v| time(v));
-    }
-    t.note("Scenarios without a fault in the order of tasks in flight (jobs × tasks); medians over cells. Expected: the straight line through the cells of all smaller loads. Out is what lies outside its 95 % prediction interval and 10 % off at least; with fewer than five such cells, what is off by more than half. Each figure and step has its own 5 %. Two loads of one size may differ in kind: one job of 32 tasks is not four of eight.");
-    t
-}
-
-fn time(us: f64) -> String {
-    let sign = if us < 0.0 { "−" } else { "" };
-    format!("{sign}{}", Micros(us.abs().round() as u64))
-}
-
-fn correlations(saturation: &Saturation) -> Table {
-    let mut t = Table::new(
-        "Redis and stages: what goes together",
-        &[
-            "stage, median of the cell",
-            "figure of Redis",
-            "n",
-            "Spearman ρ",
-            "Pearson r",
-            "r within scenarios",
-        ],
-    );
-    let coefficient =
-        |r: Option<f64>| num(r.map_or_else(|| NONE.into(), |r| format!("{r:+.2}").replace('-', "−")));
-    let is_told = |c: &&Correlation| c.cells > 0;
-    for c in saturation.correlations.iter().filter(is_told) {
-        t.row(vec![
-            c.stage.as_str().into(),
-            c.cost.name().into(),
-            num(c.cells),
-            coefficient(c.spearman),
-            coefficient(c.pearson),
-            coefficient(c.within),
-        ]);
-    }
-    t.note(format!("A point is a fault-free cell that counts, of all scenarios; no coefficient with fewer than {LEAST_CELLS}. Both sides grow with the load, so that ρ and r over all scenarios say little more than that; r within scenarios takes the mean of its scenario off each cell first. Neither says that one causes the other."));
     t
 }
 

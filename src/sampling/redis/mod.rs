@@ -4,6 +4,7 @@
 //! its statistics back. To add a figure: a field of `RedisSample`, and a line in `info`.
 
 mod address;
+mod answer;
 mod info;
 mod keys;
 mod link;
@@ -12,7 +13,6 @@ mod watch;
 
 use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
-use redis::Value;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -21,6 +21,7 @@ use tokio::{
 
 use self::{
     address::Address,
+    answer::text,
     info::Info,
     link::{Asks, Link, Lost, Own},
     watch::{Order, Watch},
@@ -247,10 +248,7 @@ async fn facts(link: &mut Link, address: &Address, own: &mut Own) -> Result<Redi
     asks.add("info", &[]);
     let not_redis = |said: String| RedisError::NotRedis { address: address.to_string(), said };
     let answers = link.ask(&asks, own, CONNECT_WITHIN).await.map_err(|Lost(said)| not_redis(said))?;
-    let text = match answers.first() {
-        Some(Value::BulkString(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
-        _ => return Err(not_redis("INFO has an odd answer".into())),
-    };
+    let text = answers.first().and_then(text).ok_or_else(|| not_redis("INFO has an odd answer".into()))?;
     let info = Info::read(&text);
     if info.is_of_redis() {
         Ok(info.facts(address.to_string()))

@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     address::Address,
+    answer::{batch, escaped, number, text},
     info::{Info, stats},
     keys::{BATCHES_A_SECOND, HEAD, KeyBook},
     link::{Asks, Link, Lost, Own},
@@ -363,42 +364,4 @@ impl Watch {
         }
         Ok(self.keys.end_pass())
     }
-}
-
-/// A prefix as it stands in a pattern: nothing of it is a wildcard.
-fn escaped(prefix: &str) -> String {
-    prefix
-        .chars()
-        .flat_map(|c| matches!(c, '*' | '?' | '[' | ']' | '\\' | '^').then_some('\\').into_iter().chain([c]))
-        .collect()
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text.clone()),
-        _ => None,
-    }
-}
-
-fn number(value: &Value) -> Option<u64> {
-    match value {
-        Value::Int(n) => u64::try_from(*n).ok(),
-        _ => None,
-    }
-}
-
-/// Where a scan goes on, and the keys of the batch.
-fn batch(value: Value) -> Result<(u64, Vec<Vec<u8>>), Value> {
-    if let Value::Array(parts) = &value
-        && let [next, Value::Array(keys)] = parts.as_slice()
-        && let Some(next) = text(next).and_then(|t| t.parse().ok())
-    {
-        let key = |v: &Value| match v {
-            Value::BulkString(bytes) => Some(bytes.clone()),
-            _ => None,
-        };
-        return Ok((next, keys.iter().filter_map(key).collect()));
-    }
-    Err(value)
 }
