@@ -2,11 +2,12 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test check bench run clean tools
+.PHONY: help test check bench run redis clean tools
 
 # What is needed beside Rust, as command=package of Debian. A C compiler, because two crates
-# bring C code and Rust links with it; Chromium, because the tests look at report.html in it.
-TOOLS := cc=build-essential /usr/bin/chromium=chromium
+# bring C code and Rust links with it; Chromium, because the tests look at report.html in it; Redis
+# and openssl, because the tests sample a real server, with TLS too.
+TOOLS := cc=build-essential /usr/bin/chromium=chromium redis-server=redis-server openssl=openssl
 
 ## help: list the targets (the default)
 help:
@@ -32,6 +33,17 @@ bench:
 ## run: ten users of scenario S6 against the built-in stand-in; more flags go into ARGS
 run:
 	cargo run --release -- --scenario S6 --users 10 $(ARGS)
+
+## redis: a Redis for trying things out, on a free loopback port until Ctrl-C; it keeps nothing
+redis: TOOLS := redis-server=redis-server
+redis: tools
+	@while :; do \
+		port=$$((20000 + RANDOM % 20000)); \
+		(exec 3<>/dev/tcp/127.0.0.1/$$port) 2>/dev/null || break; \
+	done; \
+	echo "redis://127.0.0.1:$$port/0"; \
+	exec redis-server --bind 127.0.0.1 --port $$port --save '' --appendonly no \
+		--maxmemory 1gb --maxmemory-policy noeviction --daemonize no --loglevel warning
 
 ## clean: remove what was built; reports stay
 clean:

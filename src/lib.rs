@@ -31,6 +31,7 @@ pub mod plan;
 pub mod posts;
 pub mod record;
 pub mod resilience;
+pub mod saturation;
 pub mod snapshot;
 pub mod summary;
 pub mod telemetry;

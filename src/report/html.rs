@@ -6,7 +6,7 @@ use crate::{
     micros::Micros,
     payload::PayloadKind,
     report::{
-        Paper, fault_tables, html_scenario,
+        Paper, fault_tables, html_scenario, redis_tables,
         svg::scatter,
         table::{Table, escape},
         tables::{self, STAND_IN, STAND_IN_MEANS},
@@ -120,6 +120,8 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
         });
     }
     all.push(payloads(paper));
+    let redis = redis_tables::all(paper);
+    all.extend((!redis.is_empty()).then(|| Section::new("redis", "Redis", &redis)));
     all.push(Section::new("observer", "Observer cost", &[tables::observer(paper)]));
     all
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     report::{
-        Paper, fault_tables, scenario_tables,
+        Paper, fault_tables, redis_tables, scenario_tables,
         table::escape_markdown,
         tables::{self, STAND_IN, STAND_IN_MEANS},
         tap_tables,
@@ -51,6 +51,10 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         each().flat_map(|s| [scenario_tables::requests(s), scenario_tables::errors(s)]),
     );
     section(&mut out, "Payloads", [tables::payloads(paper)]);
+    let redis = redis_tables::all(paper);
+    if !redis.is_empty() {
+        section(&mut out, "Redis", redis);
+    }
     section(&mut out, "Ledger", each().map(|s| scenario_tables::ledger(run, s)));
     section(&mut out, "Observer cost", [tables::observer(paper)]);
     section(&mut out, "Generator health", each().map(|s| scenario_tables::health(run, s)));

@@ -16,9 +16,12 @@ mod locust;
 mod markdown;
 mod milestones;
 mod payloads;
+mod redis;
+mod redis_tables;
 mod resilience;
 #[cfg(test)]
 pub(crate) mod sample;
+mod saturation_tables;
 mod scenario_tables;
 mod sheet;
 mod stages;
@@ -41,7 +44,6 @@ use std::{
 use crate::{
     fault::FaultMode,
     record::{RecordError, RunRecord, write_whole},
-    scenario::Scenario,
     summary::ScenarioSummary,
     verdict::Verdict,
 };
@@ -97,11 +99,13 @@ pub enum Format {
     IntervalLog,
     /// `resilience/<ID>_resilience.csv`: one row a cell, for scenarios with a fault.
     Resilience,
+    /// `redis/<ID>_redis.csv`: one row a second, for scenarios whose Redis was sampled.
+    Redis,
 }
 
 impl Format {
     /// Every format, those that take longest first.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Jobs,
         Self::Payloads,
         Self::Html,
@@ -113,6 +117,7 @@ impl Format {
         Self::LocustExceptions,
         Self::IntervalLog,
         Self::Resilience,
+        Self::Redis,
     ];
 
     /// Whether there is one of it a scenario, or one a run.
@@ -120,9 +125,13 @@ impl Format {
         !matches!(self, Self::Html | Self::Markdown)
     }
 
-    /// Whether a scenario has it: there is no resilience without a fault.
-    pub fn is_of(self, scenario: &Scenario) -> bool {
-        self != Self::Resilience || scenario.fault != FaultMode::None
+    /// Whether a scenario of a run has it: there is no resilience without a fault.
+    pub fn is_of(self, run: &RunRecord, s: &ScenarioSummary) -> bool {
+        match self {
+            Self::Resilience => s.scenario.fault != FaultMode::None,
+            Self::Redis => redis::is_of(run, s),
+            _ => true,
+        }
     }
 
     /// Where it stands in the run's folder; `id` matters only where there is one a scenario.
@@ -139,6 +148,7 @@ impl Format {
             Self::IntervalLog => format!("timings/{id}.hlog"),
             Self::Payloads => format!("payloads/{id}_payloads.csv"),
             Self::Resilience => format!("resilience/{id}_resilience.csv"),
+            Self::Redis => format!("redis/{id}_redis.csv"),
         })
     }
 }
@@ -172,6 +182,7 @@ impl File<'_> {
                 Format::LocustExceptions => locust::exceptions(),
                 Format::IntervalLog => hlog::log(run, s),
                 Format::Resilience => resilience::csv(run, s),
+                Format::Redis => redis::csv(run, s),
                 Format::Html | Format::Markdown => Vec::new(),
             },
         }
@@ -182,7 +193,7 @@ fn drawings<'a>(paper: &'a Paper<'_>) -> Vec<File<'a>> {
     let mut all = Vec::new();
     for format in Format::ALL {
         if format.is_per_scenario() {
-            let its = paper.scenarios.iter().filter(|s| format.is_of(&s.scenario));
+            let its = paper.scenarios.iter().filter(|s| format.is_of(paper.run, s));
             all.extend(its.map(|s| File::OfScenario(format, s)));
         } else {
             all.push(File::OfRun(format));
@@ -293,6 +304,18 @@ mod tests {
         let its = files.iter().filter(|p| p.starts_with("resilience"));
         let names: Vec<&str> = its.map(|p| p.to_str().unwrap()).collect();
         assert_eq!(names, ["resilience/S7_resilience.csv", "resilience/S8_resilience.csv"]);
+    }
+
+    #[test]
+    fn redis_is_written_where_it_was_sampled() {
+        let mut run = sample::redis();
+        let last = run.cells.iter().rev().find(|c| c.cell.scenario.as_str() == "S4").unwrap().cell.clone();
+        run.cells.retain(|c| c.cell.scenario != last.scenario || c.cell.index == last.index);
+        run.cells.iter_mut().filter(|c| c.cell.index == last.index).for_each(|c| c.telemetry.redis = None);
+        let files = Paper::of(&run).files();
+        let its = files.iter().filter(|p| p.starts_with("redis"));
+        let names: Vec<&str> = its.map(|p| p.to_str().unwrap()).collect();
+        assert_eq!(names, ["redis/S1_redis.csv", "redis/S2_redis.csv", "redis/S3_redis.csv"]);
     }
 
     #[test]

@@ -293,6 +293,11 @@ pub fn sound<'a>(all: &[&'a CellRecord]) -> Vec<&'a CellRecord> {
     if sound.is_empty() { all.to_vec() } else { sound }
 }
 
+/// Each stage of the jobs of some cells, by each source that tells it, the best first.
+pub fn stages_of(cells: &[&CellRecord]) -> Vec<StageSummary> {
+    Pooled::of(cells).stages()
+}
+
 /// Failures of every phase.
 fn errors(cells: &[&CellRecord]) -> BTreeMap<ErrorKey, ErrorStats> {
     let mut all: BTreeMap<ErrorKey, ErrorStats> = BTreeMap::new();

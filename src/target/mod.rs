@@ -13,4 +13,5 @@ mod trust;
 
 pub use endpoint::Endpoint;
 pub use http::{Answer, Client, HttpError, Sockets};
-pub use origin::{Origin, url_of};
+pub(crate) use origin::connector;
+pub use origin::{Origin, OriginError, url_of};

@@ -171,7 +171,12 @@ fn headers(host: HeaderValue) -> HeaderMap {
     [(header::HOST, host), (header::USER_AGENT, agent), (header::ACCEPT, json)].into_iter().collect()
 }
 
-fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
+/// What opens TLS connections to servers that the system trusts, or only to those that the file
+/// vouches for.
+///
+/// # Errors
+/// When there is no certificate to trust.
+pub(crate) fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> {
     let (mut roots, mut given) = (RootCertStore::empty(), Vec::new());
     let fail = |path: &dyn fmt::Display, why: &dyn fmt::Display| OriginError::Certificates {
         path: path.to_string(),

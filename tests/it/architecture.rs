@@ -42,6 +42,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "posts",
             "record",
             "resilience",
+            "saturation",
             "snapshot",
             "summary",
             "telemetry",

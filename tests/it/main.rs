@@ -22,6 +22,8 @@ mod odd;
 mod otlp;
 /// Every command, flag and table of the README, held against the code.
 mod readme;
+/// The sampler of the target's Redis, on a real one.
+mod redis_sampling;
 /// A real redis-server of a test's own.
 mod redis_server;
 /// `springtide matrix`: resumed, alone on its target, and INVALID cells made again.

@@ -3,6 +3,7 @@
 //! level.
 
 mod faults;
+mod redis;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -25,6 +26,7 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
     let run = paper.run;
     let mut files = paper.files();
     files.insert(0, PathBuf::from(FILE));
+    let (mut redis, saturation) = redis::of_run(paper);
     let document = Document {
         run_id: &run.run_id,
         label: &run.label,
@@ -40,7 +42,8 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
         target: &run.target,
         build: &run.build,
         host: &run.host,
-        scenarios: paper.parts().map(|s| OfScenario::of(run, s)).collect(),
+        scenarios: paper.parts().map(|s| OfScenario::of(run, s, redis.remove(&s.name()))).collect(),
+        saturation,
         resilience: faults::OfResilience::of_run(run),
         findings: fold::findings(run)
             .into_iter()
@@ -90,6 +93,8 @@ struct Document<'a> {
     build: &'a Build,
     host: &'a Host,
     scenarios: Vec<OfScenario<'a>>,
+    /// What the load did to Redis; `null` when none was sampled.
+    saturation: Option<redis::OfSaturation>,
     /// Each scenario with a fault, beside its twin; empty without one.
     resilience: Vec<faults::OfResilience>,
     findings: Vec<Finding<'a>>,
@@ -120,10 +125,12 @@ struct OfScenario<'a> {
     polls_per_job: f64,
     poll_bytes: u64,
     polling_share_of_api_time: f64,
+    /// `null` when no Redis was sampled beside it.
+    redis: Option<redis::OfRedis>,
 }
 
 impl<'a> OfScenario<'a> {
-    fn of(run: &RunRecord, s: &'a ScenarioSummary) -> Self {
+    fn of(run: &RunRecord, s: &'a ScenarioSummary, redis: Option<redis::OfRedis>) -> Self {
         Self {
             scenario: &s.scenario,
             name: s.name(),
@@ -157,6 +164,7 @@ impl<'a> OfScenario<'a> {
             polls_per_job: s.observer.polls_per_job,
             poll_bytes: s.observer.poll_bytes,
             polling_share_of_api_time: s.observer.share_of_api_time,
+            redis,
         }
     }
 }
@@ -323,6 +331,27 @@ mod tests {
         assert_eq!(value["scenarios"][0]["stages"].as_array().unwrap().len(), 6);
         let files: Vec<&str> = value["files"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert!(files.contains(&"run.json") && files.contains(&"timings/S1_stats.csv"));
+    }
+
+    #[test]
+    fn redis_is_told_where_it_was_sampled() {
+        let run = sample::redis();
+        let value: Value = serde_json::from_str(&summary(&Paper::of(&run), Exit::Pass)).unwrap();
+        let redis = &value["scenarios"][0]["redis"];
+        assert_eq!((redis["cells"].as_u64(), redis["gaps"].as_u64()), (Some(3), Some(1)));
+        // 10 bytes in for each of a result, two users with four tasks each.
+        let input = redis["input_bytes_per_job"]["median"].as_f64().unwrap();
+        assert!((40e6..41e6).contains(&input), "{input}");
+        assert_eq!(redis["task_results"]["count"], 24);
+        assert!(redis["commands"]["lpush"]["calls"].as_u64().unwrap() > 0);
+        let found = &value["saturation"]["inflections"][0];
+        assert_eq!(
+            (found["figure"].as_str(), found["found"].as_str()),
+            (Some("memory above start"), Some("nowhere"))
+        );
+        let without: Value =
+            serde_json::from_str(&summary(&Paper::of(&sample::mixed()), Exit::Pass)).unwrap();
+        assert!(without["saturation"].is_null() && without["scenarios"][0]["redis"].is_null());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! rules themselves.
 
 mod measuring;
+mod redis;
 mod tapped;
 
 use measuring::measure;
@@ -67,6 +68,16 @@ pub(crate) fn faults() -> RunRecord {
     run.thresholds =
         ["persist.p95<800ms", "hand_over_queued.p50<1s for S6"].map(|t| t.parse().unwrap()).to_vec();
     judgement::close(&mut run);
+    run
+}
+
+/// Four scenarios of rising load with a Redis beside each cell; their second cells have a gap.
+pub(crate) fn redis() -> RunRecord {
+    let scenarios = [("S1", 2, 4, 3), ("S2", 2, 8, 3), ("S3", 2, 16, 3), ("S4", 2, 32, 3)];
+    let mut run = run(&scenarios, 1, |_, _| Fate::Fetched);
+    for cell in run.cells.iter_mut().filter(|c| c.cell.kind == CellKind::Measured) {
+        cell.telemetry = redis::beside(&cell.cell, cell.duration);
+    }
     run
 }
 
