@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::{Failure, Out, wanted::stand_in_config};
+use super::{Failure, Out, redis, wanted::stand_in_config};
 use crate::{
     cli::BackendArgs,
     standin::{Config, StandIn},
@@ -18,7 +18,10 @@ pub async fn backend(
     out: &mut Out,
     mut stop: watch::Receiver<Option<String>>,
 ) -> Result<Exit, Failure> {
+    let (url, password) = (args.redis_url.as_deref(), args.redis_password_file.as_deref());
+    let redis = redis::broker(url, password, None).map_err(Failure::usage)?;
     let config = Config {
+        redis,
         listen: args.listen,
         internal_url: args.internal_url.filter(|url| !url.is_empty()),
         ..stand_in_config(&args.standin, args.seed)

@@ -16,7 +16,7 @@ use super::{
     lock::Share,
     preflight,
     progress::Watch,
-    report,
+    redis, report,
     resume::Before,
     scene::Scene,
     wanted::{Wanted, knobs, stand_in_config},
@@ -28,7 +28,7 @@ use crate::{
     loadtests::{Kit, session::Accounts, user::LOGINS_AT_ONCE},
     record::{Resumed, RunRecord, SCHEMA, Target},
     report::Paper,
-    standin::StandIn,
+    standin::{Config, StandIn},
     target::{Origin, Sockets},
     verdict::{Exit, Verdict},
 };
@@ -168,7 +168,12 @@ async fn meet(
 ) -> Result<(Option<StandIn>, Arc<Origin>, Target)> {
     let stand_in = match &scene.origin {
         Some(_) => None,
-        None => Some(StandIn::start(stand_in_config(&args.standin, wanted.plan.seed))?),
+        None => {
+            let (password, ca) = (args.redis_password_file.as_deref(), args.redis_ca_cert.as_deref());
+            let redis = redis::broker(args.redis_url.as_deref(), password, ca)?;
+            let config = Config { redis, ..stand_in_config(&args.standin, wanted.plan.seed) };
+            Some(StandIn::start(config)?)
+        }
     };
     if let Some(stand_in) = &stand_in {
         scene.rigging.stand_before(stand_in)?;

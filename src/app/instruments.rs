@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
+use super::redis;
 use crate::{
     cli::LoadArgs,
     plan::Plan,
@@ -28,11 +29,13 @@ impl Instruments {
     /// # Errors
     /// When it is not there; one line with the flag, the value and the remedy.
     pub(super) async fn find(args: &LoadArgs, _plan: &Plan, run_id: &str) -> Result<Self> {
+        let (sampler, redis) = redis::sampler(args).await?.unzip();
         let exporter = match args.otlp.as_deref().filter(|url| !url.is_empty()) {
             Some(url) => Some(Exporter::new(url, run_id).map_err(|e| anyhow!("--otlp: {e}"))?),
             None => None,
         };
-        Ok(Self { exporter, ..Self::default() })
+        let samplers = Samplers { redis: sampler, ..Samplers::default() };
+        Ok(Self { redis, samplers, exporter })
     }
 
     /// Hands the samplers over to the rig; probes write below the run's folder.

@@ -12,13 +12,14 @@ mod lock;
 pub mod matrix;
 mod preflight;
 mod progress;
+mod redis;
 pub mod report;
 mod resume;
 mod rigging;
 pub mod run;
 mod scene;
+mod secret;
 pub mod tap;
-mod token;
 mod wanted;
 
 use std::{fmt, io::Write};

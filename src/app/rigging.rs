@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use rand::RngExt;
 
-use super::token::token;
+use super::secret::{TAP_TOKEN, secret};
 use crate::{
     cli::LoadArgs,
     cluster::rig::{Harm, Rig},
@@ -49,7 +49,8 @@ impl Rigging {
             );
         }
         if let Some((_, url)) = tap {
-            let token = token("--tap-token-file", args.tap_token_file.as_deref())?.filter(|t| !t.is_empty());
+            let token = secret("--tap-token-file", args.tap_token_file.as_deref(), TAP_TOKEN)?;
+            let token = token.filter(|t| !t.is_empty());
             let link = Link::new(&url, token).map_err(|e| anyhow!("--tap: {e}"))?;
             let hello = link.hello().await.map_err(|e| anyhow!("--tap: {e}"))?;
             let canary = link.canary(Route::Tasks, 0, args.patience.into()).await;

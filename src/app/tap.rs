@@ -2,7 +2,10 @@
 
 use tokio::sync::watch;
 
-use super::{Failure, Out, token::token};
+use super::{
+    Failure, Out,
+    secret::{TAP_TOKEN, secret},
+};
 use crate::{
     cli::TapArgs,
     tap::{Config, Tap},
@@ -20,7 +23,7 @@ pub async fn tap(
     mut stop: watch::Receiver<Option<String>>,
 ) -> Result<Exit, Failure> {
     let TapArgs { listen, upstream, token_file, buffer } = args;
-    let token = token("--token-file", token_file.as_deref()).map_err(Failure::usage)?;
+    let token = secret("--token-file", token_file.as_deref(), TAP_TOKEN).map_err(Failure::usage)?;
     let config = Config { listen, upstream, token, buffer: buffer as usize };
     let mut tap = Tap::start(config).map_err(Failure::usage)?;
     writeln!(out, "listening on {}", tap.url()).and_then(|()| out.flush()).map_err(Failure::runtime)?;
