@@ -46,8 +46,9 @@ fn results_agree(run: &RunRecord, s: &ScenarioSummary) -> Option<Check> {
 }
 
 /// Holds every scenario a threshold speaks of against it, each level of a fault for itself. A stage
-/// is that of its best source. A figure that is missing, or known
-/// only to be at least something, does not show that the limit is kept, so it fails.
+/// is that of its best source; one of which only the bucket is known, with the limit inside it,
+/// decides nothing, and the next source does. A figure that is missing, known only to be at least
+/// something, or never decided does not show that the limit is kept, so it fails.
 fn check(threshold: &Threshold, summaries: &[ScenarioSummary]) -> Vec<Check> {
     let mut checks: Vec<Check> = summaries
         .iter()
@@ -68,7 +69,20 @@ fn check(threshold: &Threshold, summaries: &[ScenarioSummary]) -> Vec<Check> {
 
 /// Where several sources could have told it.
 fn said_of(source: Source) -> &'static str {
-    if source == Source::Tap { ", tap" } else { "" }
+    match source {
+        Source::Tap => ", tap",
+        Source::Metrics => ", target's metrics",
+        Source::Client | Source::Poll => "",
+    }
+}
+
+/// A stage's quantile or largest; a mean is none.
+fn figure(s: &StageSummary, aggregate: Aggregate) -> Option<Quantile> {
+    match aggregate {
+        Aggregate::Quantile(q) => s.sample.quantile(q),
+        Aggregate::Max => s.sample.max(),
+        Aggregate::Mean => None,
+    }
 }
 
 fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
@@ -83,26 +97,36 @@ fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
     };
     match threshold.figure() {
         Figure::Stage(stage, aggregate) => {
-            let Some(StageSummary { sample, source, .. }) = s.best(stage) else {
+            let is_open = |x: &&StageSummary| {
+                let q = figure(x, aggregate).and_then(|q| q.bucket);
+                q.is_some_and(|(low, high)| high.is_none_or(|h| kept(h.0 as f64) != kept(low.0 as f64)))
+            };
+            let decides = s.sources(stage).find(|x| !is_open(x)).or_else(|| s.best(stage));
+            let Some(summary @ StageSummary { sample, source, .. }) = decides else {
                 let why = if Stage::CLIENT.contains(&stage) { "no data" } else { "no data from a tap" };
                 return (false, why.into());
             };
             let n = sample.count() as u64;
-            let time = |us: Micros| (kept(us.0 as f64), format!("{us} (n={n}{})", said_of(*source)));
-            let bounded = |q: Option<Quantile>| match q {
-                None => (false, "no data".into()),
-                Some(q) if q.at_least => {
-                    (false, format!(">= {} (n={n}{}, some unfinished)", q.value, said_of(*source)))
+            let said_of = said_of(*source);
+            match (aggregate, figure(summary, aggregate)) {
+                (_, Some(Quantile { value, at_least: true, bucket, .. })) => {
+                    let why = if bucket.is_some() { "beyond the last bucket" } else { "some unfinished" };
+                    (false, format!(">= {value} (n={n}{said_of}, {why})"))
                 }
-                Some(q) => time(q.value),
-            };
-            match aggregate {
-                Aggregate::Quantile(q) => bounded(sample.quantile(q)),
-                Aggregate::Max => bounded(sample.max()),
-                Aggregate::Mean if sample.censored() > 0 => {
+                (_, Some(Quantile { bucket: Some((low, Some(high))), .. })) => {
+                    let is_kept = kept(low.0 as f64) && kept(high.0 as f64);
+                    (is_kept, format!("between {low} and {high} (n={n}{said_of})"))
+                }
+                (_, Some(Quantile { value, .. })) => {
+                    (kept(value.0 as f64), format!("{value} (n={n}{said_of})"))
+                }
+                (Aggregate::Mean, None) if sample.censored() > 0 && !sample.is_in_buckets() => {
                     (false, format!("{} of {n} unfinished, no mean", sample.censored()))
                 }
-                Aggregate::Mean => sample.mean().map_or((false, "no data".into()), time),
+                (Aggregate::Mean, None) => summary.mean().map_or((false, "no data".into()), |mean| {
+                    (kept(mean.0 as f64), format!("{mean} (n={n}{said_of})"))
+                }),
+                (_, None) => (false, "no data".into()),
             }
         }
         Figure::Requests(aggregate) => {

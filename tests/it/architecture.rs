@@ -47,7 +47,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "verdict",
         ],
     ),
-    ("Edges", &["plane", "recorder", "sampling", "tap", "target", "toxiproxy"]),
+    ("Edges", &["live", "plane", "recorder", "sampling", "tap", "target", "toxiproxy"]),
     ("Load", &["attack", "driver", "loadtests"]),
     ("Engine", &["cluster"]),
     ("Paper", &["report"]),

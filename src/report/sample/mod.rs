@@ -2,9 +2,11 @@
 //! rules themselves.
 
 mod measuring;
+mod scraped;
 mod tapped;
 
 use measuring::measure;
+pub(crate) use scraped::{scraped, scraped_run};
 use tapped::Tap;
 
 use crate::{
