@@ -8,7 +8,9 @@ use rand::RngExt;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    Failure, Out, facts, folder, local, preflight,
+    Failure, Out, facts, folder, local,
+    metering::Metering,
+    preflight,
     progress::Watch,
     report,
     rigging::Rigging,
@@ -61,8 +63,9 @@ pub(super) async fn carry_out(
         None => None,
     };
     let rigging = Rigging::find(args, &wanted.plan).await.map_err(Failure::usage)?;
+    let metering = Metering::find(args).await.map_err(Failure::usage)?;
     let folder = folder::create(&args.out, &label, started).map_err(Failure::usage)?;
-    let outcome = go(args, wanted, label, started, origin, rigging, &folder, stop).await;
+    let outcome = go(args, wanted, label, started, origin, rigging, metering, &folder, stop).await;
     let run = match outcome {
         Ok(run) => run,
         Err(error) => {
@@ -100,6 +103,7 @@ async fn go(
     started: Timestamp,
     origin: Option<Origin>,
     mut rigging: Rigging,
+    mut metering: Metering,
     folder: &Path,
     stop: watch::Receiver<Option<String>>,
 ) -> Result<RunRecord> {
@@ -165,7 +169,10 @@ async fn go(
         stopped: None,
     };
     let mut watch = Watch::new(record, folder.to_owned(), args.no_progress);
-    let rig = rigging.set_up(&run_id, Samplers::default());
+    let live = metering.show(&watch.record, 1);
+    watch.live = live.as_ref().map(|(metrics, _)| Arc::clone(metrics));
+    let samplers = Samplers { scrapes: metering.scrapers, ..Samplers::default() };
+    let rig = rigging.set_up(&run_id, samplers);
     let stopped = local::carry_out(&plan, &run_id, &kit, threads, &mut watch, rig, stop).await;
     let mut record = watch.finish();
     record.stopped = stopped?;
@@ -175,7 +182,7 @@ async fn go(
     record.finished = Some(Timestamp::now());
     judgement::close(&mut record);
     record.save(folder)?;
-    drop(rigging);
+    drop((rigging, live));
     if let Some(mut stand_in) = stand_in {
         stand_in.stop();
     }

@@ -6,6 +6,7 @@ mod facts;
 mod folder;
 mod local;
 pub mod matrix;
+mod metering;
 mod preflight;
 mod progress;
 pub mod report;

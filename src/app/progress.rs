@@ -1,13 +1,14 @@
 //! What a person sees while a run goes on: one living line per cell on a terminal, plain log lines
 //! elsewhere. All of it on stderr.
 
-use std::{io::IsTerminal, path::PathBuf, time::Duration};
+use std::{io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     cluster::manager::Watcher,
     estimate::{Sample, Span},
+    live::Metrics,
     micros::Micros,
     plan::{Cell, CellKind},
     record::{CellRecord, RunRecord},
@@ -22,6 +23,8 @@ pub(super) struct Watch {
     /// `None` when stderr is no terminal.
     bar: Option<ProgressBar>,
     last_log: Micros,
+    /// The page for Prometheus, if there is one.
+    pub(super) live: Option<Arc<Metrics>>,
 }
 
 impl Watch {
@@ -34,7 +37,7 @@ impl Watch {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { record, folder, bar, last_log: Micros::ZERO }
+        Self { record, folder, bar, last_log: Micros::ZERO, live: None }
     }
 
     /// Ends the living line.
@@ -72,6 +75,9 @@ impl Watch {
 
 impl Watcher for Watch {
     fn opened(&mut self, cell: &Cell) {
+        if let Some(live) = &self.live {
+            live.opened(cell);
+        }
         self.last_log = Micros::ZERO;
         if let Some(bar) = &self.bar {
             bar.set_message(format!("{}: opening sessions for {} users", self.name(cell), cell.users));
@@ -79,6 +85,9 @@ impl Watcher for Watch {
     }
 
     fn progress(&mut self, cell: &Cell, so_far: &[&Totals], elapsed: Option<Micros>) {
+        if let Some(live) = &self.live {
+            live.progress(so_far, elapsed);
+        }
         let Some(elapsed) = elapsed else { return };
         // A line every ten seconds is enough for a log.
         if self.bar.is_none() && elapsed < self.last_log + Micros(10_000_000) {
@@ -93,6 +102,9 @@ impl Watcher for Watch {
     }
 
     fn closed(&mut self, record: CellRecord) -> Result<(), String> {
+        if let Some(live) = &self.live {
+            live.closed(&record);
+        }
         let ledger = &record.ledger;
         let spans = record.totals.jobs.values().filter_map(end_to_end);
         let p50 = median(spans).map_or(String::new(), |m| format!(", p50 {m}"));
