@@ -5,8 +5,9 @@ SHELL := /bin/bash
 .PHONY: help test check bench run clean tools
 
 # What is needed beside Rust, as command=package of Debian. A C compiler, because two crates
-# bring C code and Rust links with it; Chromium, because the tests look at report.html in it.
-TOOLS := cc=build-essential /usr/bin/chromium=chromium
+# bring C code and Rust links with it; Chromium, because the tests look at report.html in it;
+# Prometheus, because they have it read what is in deploy/.
+TOOLS := cc=build-essential /usr/bin/chromium=chromium prometheus=prometheus
 
 ## help: list the targets (the default)
 help:
@@ -37,7 +38,8 @@ run:
 clean:
 	cargo clean
 
-# Installs what is missing and says nothing when nothing is.
+# Installs what is missing and says nothing when nothing is. A package that brings a server must not
+# start it: the tests start their own.
 tools:
 	@missing=; \
 	for tool in $(TOOLS); do \
@@ -54,6 +56,11 @@ tools:
 	fi; \
 	echo "make: installing$$missing" >&2; \
 	export DEBIAN_FRONTEND=noninteractive; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+		printf '#!/bin/sh\nexit 101\n' >$$policy && chmod +x $$policy; \
+		trap "rm -f $$policy" EXIT; \
+	fi; \
 	{ apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update \
 		&& apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
 			install --no-install-recommends $$missing; } </dev/null >&2 \

@@ -36,6 +36,11 @@ pub(crate) fn metrics(s: &ScenarioSummary) -> Option<Table> {
         row.push(num(b.mean().map_or_else(|| NONE.into(), |m| figure::bytes(m as u64))));
         t.row(row);
     }
+    if t.is_empty() {
+        let mut row = vec!["nothing that can be trusted".into(), num(0)];
+        row.extend(std::iter::repeat_n(num(NONE), 6));
+        t.row(row);
+    }
     t.note(format!(
         "Histograms scraped from --metrics-url, as they grew from the first scrape of each cell to its last, {} cells. They count whatever the target did in that time, for whomever. Of a value only its bucket is known: \"4.2 s in 2.5 s … 5 s\" is drawn on a straight line through the bucket, and the bucket is what it is worth; \">=\" lies beyond the last bound. The mean is exact.",
         m.cells

@@ -16,8 +16,12 @@ mod local;
 mod matrix;
 /// A server that answers as it is told, right or wrong.
 mod odd;
+/// A real Prometheus beside a run, with the shipped configuration, rules and dashboard.
+mod prometheus;
 /// Every command, flag and table of the README, held against the code.
 mod readme;
+/// Exposition endpoints, sound and not, scraped beside the cells of a run.
+mod scrape;
 /// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.
