@@ -231,7 +231,7 @@ fn short(text: &str) -> String {
 /// The server, and the path with its query.
 fn split(url: &str) -> (String, String) {
     match url.parse::<Uri>() {
-        Ok(uri) if uri.authority().is_some() => {
+        Ok(uri) if uri.authority().is_some() && uri.scheme().is_some() => {
             let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
             let scheme = uri.scheme_str().unwrap_or_default();
             let authority = uri.authority().map(|a| a.as_str()).unwrap_or_default();
