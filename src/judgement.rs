@@ -179,6 +179,37 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_with_the_limit_inside_leaves_the_decision_to_the_next_source() {
+        let mut run = sample::scraped_run();
+        run.cells.iter_mut().for_each(|c| c.posts = None);
+        let s = &ScenarioSummary::of_run(&run)[0];
+        let (low, high) = s.best(Stage::Merge).unwrap().quantile(0.5).unwrap().bucket.unwrap();
+        let high = high.unwrap();
+        let said = |limit: u64| {
+            let check = check(
+                &format!("merge.p50<{limit}us for S6").parse().unwrap(),
+                &ScenarioSummary::of_run(&run),
+            );
+            (check[0].verdict, check[0].evidence.clone())
+        };
+        for (limit, verdict) in [(high.0 + 1, Verdict::Pass), (low.0, Verdict::Fail)] {
+            let (got, evidence) = said(limit);
+            assert!(
+                got == verdict && evidence.contains("between") && evidence.contains("target's metrics"),
+                "{evidence}"
+            );
+        }
+        let (_, evidence) = said(low.0.midpoint(high.0));
+        assert!(!evidence.contains("target's metrics"), "{evidence}");
+        run.cells.iter_mut().for_each(|c| c.totals.jobs.values_mut().for_each(|j| j.timeline.seen.clear()));
+        let check = check(
+            &format!("merge.p50<{}us for S6", low.0.midpoint(high.0)).parse().unwrap(),
+            &ScenarioSummary::of_run(&run),
+        );
+        assert_eq!(check[0].verdict, Verdict::Fail, "nobody knows: {}", check[0].evidence);
+    }
+
+    #[test]
     fn results_that_a_fault_damaged_fail_nobody() {
         let spoil = |id: &'static str| {
             let checks = close_with("failures<50%", |run| {

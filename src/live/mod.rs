@@ -1,7 +1,8 @@
 //! springtide's own live figures, as Prometheus reads them: `/metrics` while a run goes on.
 //!
 //! Fed by the manager from what workers have sent, so a user's request pays nothing for it. Counters
-//! only rise over a run: a cell that is given up stays counted. Warm-ups are not counted at all.
+//! only rise over a run: a cell that is given up, or INVALID and made again, stays counted. Warm-ups
+//! are not counted at all.
 //! They are for watching; evidence is the run's record.
 
 mod figures;

@@ -33,6 +33,7 @@ pub(super) fn body(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize
     out.extend(tap_tables::agreement(run, s).map(|t| t.html()));
     out.extend(target_tables::metrics(s).map(|t| t.html()));
     out.extend(target_tables::agreement(s).map(|t| t.html()));
+    out.extend(target_tables::endpoints(run, s).map(|t| t.html()));
     out.push_str(&scenario_tables::outcomes(s).html());
     out.push_str("<h3>Jobs of a cell</h3>\n");
     out.push_str(&gantts(paper, s, rows_left));

@@ -36,6 +36,7 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
             tables.extend(tap_tables::agreement(run, s));
             tables.extend(target_tables::metrics(s));
             tables.extend(target_tables::agreement(s));
+            tables.extend(target_tables::endpoints(run, s));
             tables.push(scenario_tables::outcomes(s));
             tables
         }),

@@ -1,14 +1,21 @@
 //! The tables on what the target's own metrics tell, for HTML and Markdown alike.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::{
     estimate::{Buckets, Sample, Within},
     micros::Offset,
+    record::RunRecord,
     report::{
         figure::{self, NONE, TOO_SMALL_MEANS, said},
         table::{Table, code, num},
     },
     summary::{ScenarioSummary, Source},
+    telemetry::scrape::{MOST_SERIES, ScrapeSeries},
 };
+
+/// The most troubles of a scenario that are told.
+const NOTES: usize = 12;
 
 /// Stages, jobs, payloads and requests as the target counts them; `None` where nobody asked it.
 pub(crate) fn metrics(s: &ScenarioSummary) -> Option<Table> {
@@ -49,6 +56,43 @@ pub(crate) fn metrics(s: &ScenarioSummary) -> Option<Table> {
     for cell in &m.left_out {
         t.note(format!("Left out, since nobody knows what was counted in it: {cell}."));
     }
+    Some(t)
+}
+
+/// How the endpoints were scraped beside the cells of a scenario; `None` where none was.
+pub(crate) fn endpoints(run: &RunRecord, s: &ScenarioSummary) -> Option<Table> {
+    let mut by_url: BTreeMap<&str, Vec<&ScrapeSeries>> = BTreeMap::new();
+    for (url, series) in s.counting(run).iter().flat_map(|c| &c.telemetry.scrapes) {
+        by_url.entry(url).or_default().push(series);
+    }
+    if by_url.is_empty() {
+        return None;
+    }
+    let mut t = Table::new(
+        format!("{}: exposition endpoints, scraped once a second", s.name()),
+        &["endpoint", "cells", "whole", "scrapes", "bytes", "gaps", "series", "left out"],
+    );
+    let mut notes = BTreeSet::new();
+    for (url, all) in by_url {
+        let sum = |of: fn(&ScrapeSeries) -> u64| all.iter().map(|s| of(s)).sum::<u64>();
+        let most = |of: fn(&ScrapeSeries) -> u64| all.iter().map(|s| of(s)).max().unwrap_or(0);
+        t.row(vec![
+            code(url),
+            num(all.len()),
+            num(all.iter().filter(|s| s.is_whole).count()),
+            num(sum(|s| s.at.len() as u64)),
+            num(figure::bytes(sum(|s| s.bytes))),
+            num(sum(|s| s.gaps.len() as u64)),
+            num(most(|s| (s.figures.len() + s.histograms.len()) as u64)),
+            num(most(|s| s.left_out.series)),
+        ]);
+        notes.extend(all.iter().flat_map(|s| &s.gaps).map(|gap| format!("{url}, a gap: {}", gap.why)));
+        notes.extend(
+            all.iter().flat_map(|s| &s.left_out.names).map(|name| format!("{url}, left out: {name}")),
+        );
+    }
+    t.note(format!("Whole: cells whose first and last scrape succeeded. Series: the most kept of a cell; of one endpoint {MOST_SERIES} are kept, a histogram counts as one."));
+    notes.into_iter().take(NOTES).for_each(|note| t.note(note));
     Some(t)
 }
 
@@ -157,6 +201,8 @@ mod tests {
                 vec![Gap { from: Default::default(), to: Default::default(), why: "status 503".into() }];
         }
         let paper = Paper::of(&run);
+        let how = endpoints(&run, &paper.scenarios[0]).unwrap().markdown();
+        assert!(how.contains("a gap: status 503"), "{how}");
         let text = metrics(&paper.scenarios[0]).unwrap().markdown();
         assert!(text.contains("Left out") && text.contains("status 503"), "{text}");
         assert!(agreement(&paper.scenarios[0]).is_none());
