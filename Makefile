@@ -6,8 +6,10 @@ SHELL := /bin/bash
 
 # What is needed beside Rust, as command=package of Debian. A C compiler, because two crates
 # bring C code and Rust links with it; Chromium, because the tests look at report.html in it; Redis
-# and openssl, because the tests sample a real server, with TLS too.
-TOOLS := cc=build-essential /usr/bin/chromium=chromium redis-server=redis-server openssl=openssl
+# and openssl, because the tests sample a real server, with TLS too; Prometheus, because they have it
+# read what is in deploy/.
+TOOLS := cc=build-essential /usr/bin/chromium=chromium redis-server=redis-server openssl=openssl \
+	prometheus=prometheus
 
 ## help: list the targets (the default)
 help:
@@ -49,7 +51,8 @@ redis: tools
 clean:
 	cargo clean
 
-# Installs what is missing and says nothing when nothing is.
+# Installs what is missing and says nothing when nothing is. A package that brings a server must not
+# start it: the tests start their own.
 tools:
 	@missing=; \
 	for tool in $(TOOLS); do \
@@ -66,6 +69,11 @@ tools:
 	fi; \
 	echo "make: installing$$missing" >&2; \
 	export DEBIAN_FRONTEND=noninteractive; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+		printf '#!/bin/sh\nexit 101\n' >$$policy && chmod +x $$policy; \
+		trap "rm -f $$policy" EXIT; \
+	fi; \
 	{ apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update \
 		&& apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
 			install --no-install-recommends $$missing; } </dev/null >&2 \

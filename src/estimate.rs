@@ -3,8 +3,11 @@
 //!
 //! Not a statistics package: only what the reports print.
 
+mod buckets;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::buckets::{Buckets, NotBuckets, Within};
 use crate::micros::Micros;
 
 /// One measured duration.
@@ -55,6 +58,9 @@ pub struct Quantile {
     pub high: Option<Micros>,
     /// Whether n ≥ 10 / (1 − q), the least sample we call enough for this quantile.
     pub supported: bool,
+    /// Where all that is known is a bucket: its bounds, without an upper one beyond the last. The
+    /// value is then drawn on a line between them and is not to be shown without them.
+    pub bucket: Option<(Micros, Option<Micros>)>,
 }
 
 /// Durations being collected; [`finish`](Self::finish) makes them a sample.
@@ -97,7 +103,7 @@ impl Collecting {
         let middle = half_widths.len().saturating_sub(1) / 2;
         let half_width =
             (!half_widths.is_empty()).then(|| Micros(*half_widths.select_nth_unstable(middle).1));
-        Sample { value, bound, half_width, censored: censored.len() }
+        Sample { value, bound, half_width, censored: censored.len(), buckets: None }
     }
 }
 
@@ -111,6 +117,8 @@ pub struct Sample {
     bound: Vec<u64>,
     half_width: Option<Micros>,
     censored: usize,
+    /// In seconds; what is above is then empty.
+    buckets: Option<Box<Buckets>>,
 }
 
 impl Sample {
@@ -121,22 +129,35 @@ impl Sample {
         collecting.finish()
     }
 
+    /// Durations of which only the bucket is known, with bounds in seconds.
+    pub fn in_buckets(buckets: Buckets) -> Self {
+        Self { buckets: Some(Box::new(buckets)), ..Self::default() }
+    }
+
+    /// Whether all that is known of each is its bucket.
+    pub fn is_in_buckets(&self) -> bool {
+        self.buckets.is_some()
+    }
+
     fn bound(&self) -> &[u64] {
         if self.censored == 0 { &self.value } else { &self.bound }
     }
 
     /// How many durations, censored ones included.
     pub fn count(&self) -> usize {
-        self.value.len()
+        self.buckets.as_ref().map_or(self.value.len(), |b| usize::try_from(b.count()).unwrap_or(usize::MAX))
     }
 
-    /// How many of them are censored.
+    /// How many of them are censored; of those in buckets, how many lie beyond the last bound.
     pub fn censored(&self) -> usize {
-        self.censored
+        self.buckets.as_ref().map_or(self.censored, |b| usize::try_from(b.beyond()).unwrap_or(usize::MAX))
     }
 
-    /// Mean of the finished ones; `None` when there are none.
+    /// Mean of the finished ones, or of all that are in buckets; `None` when there are none.
     pub fn mean(&self) -> Option<Micros> {
+        if let Some(buckets) = &self.buckets {
+            return buckets.mean().map(buckets::round);
+        }
         let n = self.count() - self.censored;
         (n > 0).then(|| {
             Micros((self.value[..n].iter().map(|&v| u128::from(v)).sum::<u128>() / n as u128) as u64)
@@ -145,17 +166,24 @@ impl Sample {
 
     /// The smallest, exact or bound; `None` when empty.
     pub fn min(&self) -> Option<Quantile> {
+        if let Some(buckets) = &self.buckets {
+            return buckets.least_seconds();
+        }
         self.at_rank(0, None, None, true)
     }
 
     /// The largest, or the largest bound when some are censored; `None` when empty.
     pub fn max(&self) -> Option<Quantile> {
+        if let Some(buckets) = &self.buckets {
+            return buckets.most_seconds();
+        }
         self.at_rank(self.count().checked_sub(1)?, None, None, true)
     }
 
-    /// Median half-width of the finished intervals: how blurred the sample is.
+    /// Median half-width of the finished intervals, or that of the median's bucket: how blurred the
+    /// sample is.
     pub fn half_width(&self) -> Option<Micros> {
-        self.half_width
+        self.buckets.as_ref().map_or(self.half_width, |b| b.half_width_seconds())
     }
 
     /// The quantile `q` (0 < q < 1) at rank ⌈q·n⌉; `None` when empty.
@@ -163,6 +191,9 @@ impl Sample {
     /// The interval is distribution-free: the ranks l < u with P(l ≤ Bin(n, q) < u) ≥ 95 %
     /// (Hahn & Meeker, *Statistical Intervals*, section 5.2).
     pub fn quantile(&self, q: f64) -> Option<Quantile> {
+        if let Some(buckets) = &self.buckets {
+            return buckets.seconds(q);
+        }
         let n = self.count();
         if n == 0 {
             return None;
@@ -184,7 +215,7 @@ impl Sample {
     ) -> Option<Quantile> {
         let (value, bound) = (*self.value.get(rank)?, self.bound()[rank]);
         let at_least = value != bound;
-        Some(Quantile { value: Micros(bound), at_least, low, high, supported })
+        Some(Quantile { value: Micros(bound), at_least, low, high, supported, bucket: None })
     }
 }
 

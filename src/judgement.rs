@@ -46,8 +46,9 @@ fn results_agree(run: &RunRecord, s: &ScenarioSummary) -> Option<Check> {
 }
 
 /// Holds every scenario a threshold speaks of against it, each level of a fault for itself. A stage
-/// is that of its best source. A figure that is missing, or known
-/// only to be at least something, does not show that the limit is kept, so it fails.
+/// is that of its best source; one of which only the bucket is known, with the limit inside it,
+/// decides nothing, and the next source does. A figure that is missing, known only to be at least
+/// something, or never decided does not show that the limit is kept, so it fails.
 fn check(threshold: &Threshold, summaries: &[ScenarioSummary]) -> Vec<Check> {
     let mut checks: Vec<Check> = summaries
         .iter()
@@ -68,7 +69,20 @@ fn check(threshold: &Threshold, summaries: &[ScenarioSummary]) -> Vec<Check> {
 
 /// Where several sources could have told it.
 fn said_of(source: Source) -> &'static str {
-    if source == Source::Tap { ", tap" } else { "" }
+    match source {
+        Source::Tap => ", tap",
+        Source::Metrics => ", target's metrics",
+        Source::Client | Source::Poll => "",
+    }
+}
+
+/// A stage's quantile or largest; a mean is none.
+fn figure(s: &StageSummary, aggregate: Aggregate) -> Option<Quantile> {
+    match aggregate {
+        Aggregate::Quantile(q) => s.sample.quantile(q),
+        Aggregate::Max => s.sample.max(),
+        Aggregate::Mean => None,
+    }
 }
 
 fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
@@ -83,26 +97,36 @@ fn measure(threshold: &Threshold, s: &ScenarioSummary) -> (bool, String) {
     };
     match threshold.figure() {
         Figure::Stage(stage, aggregate) => {
-            let Some(StageSummary { sample, source, .. }) = s.best(stage) else {
+            let is_open = |x: &&StageSummary| {
+                let q = figure(x, aggregate).and_then(|q| q.bucket);
+                q.is_some_and(|(low, high)| high.is_none_or(|h| kept(h.0 as f64) != kept(low.0 as f64)))
+            };
+            let decides = s.sources(stage).find(|x| !is_open(x)).or_else(|| s.best(stage));
+            let Some(summary @ StageSummary { sample, source, .. }) = decides else {
                 let why = if Stage::CLIENT.contains(&stage) { "no data" } else { "no data from a tap" };
                 return (false, why.into());
             };
             let n = sample.count() as u64;
-            let time = |us: Micros| (kept(us.0 as f64), format!("{us} (n={n}{})", said_of(*source)));
-            let bounded = |q: Option<Quantile>| match q {
-                None => (false, "no data".into()),
-                Some(q) if q.at_least => {
-                    (false, format!(">= {} (n={n}{}, some unfinished)", q.value, said_of(*source)))
+            let said_of = said_of(*source);
+            match (aggregate, figure(summary, aggregate)) {
+                (_, Some(Quantile { value, at_least: true, bucket, .. })) => {
+                    let why = if bucket.is_some() { "beyond the last bucket" } else { "some unfinished" };
+                    (false, format!(">= {value} (n={n}{said_of}, {why})"))
                 }
-                Some(q) => time(q.value),
-            };
-            match aggregate {
-                Aggregate::Quantile(q) => bounded(sample.quantile(q)),
-                Aggregate::Max => bounded(sample.max()),
-                Aggregate::Mean if sample.censored() > 0 => {
+                (_, Some(Quantile { bucket: Some((low, Some(high))), .. })) => {
+                    let is_kept = kept(low.0 as f64) && kept(high.0 as f64);
+                    (is_kept, format!("between {low} and {high} (n={n}{said_of})"))
+                }
+                (_, Some(Quantile { value, .. })) => {
+                    (kept(value.0 as f64), format!("{value} (n={n}{said_of})"))
+                }
+                (Aggregate::Mean, None) if sample.censored() > 0 && !sample.is_in_buckets() => {
                     (false, format!("{} of {n} unfinished, no mean", sample.censored()))
                 }
-                Aggregate::Mean => sample.mean().map_or((false, "no data".into()), time),
+                (Aggregate::Mean, None) => summary.mean().map_or((false, "no data".into()), |mean| {
+                    (kept(mean.0 as f64), format!("{mean} (n={n}{said_of})"))
+                }),
+                (_, None) => (false, "no data".into()),
             }
         }
         Figure::Requests(aggregate) => {
@@ -152,6 +176,37 @@ mod tests {
         let checks =
             close_with("persist.p50<800ms for S6", |run| run.cells.iter_mut().for_each(|c| c.posts = None));
         assert!(checks[0].verdict == Verdict::Fail && checks[0].evidence.ends_with("no data from a tap"));
+    }
+
+    #[test]
+    fn a_bucket_with_the_limit_inside_leaves_the_decision_to_the_next_source() {
+        let mut run = sample::scraped_run();
+        run.cells.iter_mut().for_each(|c| c.posts = None);
+        let s = &ScenarioSummary::of_run(&run)[0];
+        let (low, high) = s.best(Stage::Merge).unwrap().quantile(0.5).unwrap().bucket.unwrap();
+        let high = high.unwrap();
+        let said = |limit: u64| {
+            let check = check(
+                &format!("merge.p50<{limit}us for S6").parse().unwrap(),
+                &ScenarioSummary::of_run(&run),
+            );
+            (check[0].verdict, check[0].evidence.clone())
+        };
+        for (limit, verdict) in [(high.0 + 1, Verdict::Pass), (low.0, Verdict::Fail)] {
+            let (got, evidence) = said(limit);
+            assert!(
+                got == verdict && evidence.contains("between") && evidence.contains("target's metrics"),
+                "{evidence}"
+            );
+        }
+        let (_, evidence) = said(low.0.midpoint(high.0));
+        assert!(!evidence.contains("target's metrics"), "{evidence}");
+        run.cells.iter_mut().for_each(|c| c.totals.jobs.values_mut().for_each(|j| j.timeline.seen.clear()));
+        let check = check(
+            &format!("merge.p50<{}us for S6", low.0.midpoint(high.0)).parse().unwrap(),
+            &ScenarioSummary::of_run(&run),
+        );
+        assert_eq!(check[0].verdict, Verdict::Fail, "nobody knows: {}", check[0].evidence);
     }
 
     #[test]

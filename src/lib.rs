@@ -38,6 +38,7 @@ pub mod telemetry;
 pub mod verdict;
 
 // Edges.
+pub mod live;
 pub mod plane;
 pub mod recorder;
 pub mod sampling;

@@ -278,6 +278,7 @@ async fn measure(
     };
     let samplers = scene.instruments.set_up(folder);
     let mut watch = Watch::new(record, todo.clone(), folder.to_owned(), args.no_progress, kit.spans.clone());
+    watch.live = scene.instruments.show(&watch.record, 1);
     let rig = scene.rigging.set_up(&name, samplers);
     let stopped = match todo.is_empty() {
         true => Ok(None),

@@ -10,6 +10,7 @@ mod key;
 mod local;
 mod lock;
 pub mod matrix;
+mod metering;
 mod preflight;
 mod progress;
 mod redis;

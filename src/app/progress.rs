@@ -1,7 +1,7 @@
 //! What a person sees while a run goes on: one living line per cell on a terminal, plain log lines
 //! elsewhere. All of it on stderr.
 
-use std::{io::IsTerminal, path::PathBuf, time::Duration};
+use std::{io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -9,6 +9,7 @@ use super::course::Course;
 use crate::{
     cluster::manager::Watcher,
     estimate::{Sample, Span},
+    live::Metrics,
     micros::Micros,
     plan::{Cell, CellKind},
     record::{CellRecord, RunRecord},
@@ -28,6 +29,8 @@ pub(super) struct Watch {
     course: Course,
     /// Where the jobs of a cell are left for a tracing backend.
     spans: Option<spans::Sender>,
+    /// The page for Prometheus, if there is one.
+    pub(super) live: Option<Arc<Metrics>>,
 }
 
 impl Watch {
@@ -47,7 +50,7 @@ impl Watch {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { record, folder, bar, last_log: Micros::ZERO, course: Course::new(todo), spans }
+        Self { record, folder, bar, last_log: Micros::ZERO, course: Course::new(todo), spans, live: None }
     }
 
     /// Ends the living line.
@@ -89,6 +92,9 @@ impl Watch {
 
 impl Watcher for Watch {
     fn opened(&mut self, cell: &Cell) {
+        if let Some(live) = &self.live {
+            live.opened(cell);
+        }
         self.last_log = Micros::ZERO;
         self.course.opened();
         if let Some(bar) = &self.bar {
@@ -98,6 +104,9 @@ impl Watcher for Watch {
     }
 
     fn progress(&mut self, cell: &Cell, so_far: &[&Totals], elapsed: Option<Micros>) {
+        if let Some(live) = &self.live {
+            live.progress(so_far, elapsed);
+        }
         let Some(elapsed) = elapsed else { return };
         // A line every ten seconds is enough for a log.
         if self.bar.is_none() && elapsed < self.last_log + Micros(10_000_000) {
@@ -115,6 +124,9 @@ impl Watcher for Watch {
     fn closed(&mut self, record: CellRecord) -> Result<(), String> {
         if let Some(spans) = &self.spans {
             spans.cell_closed(&record);
+        }
+        if let Some(live) = &self.live {
+            live.closed(&record);
         }
         let ledger = &record.ledger;
         let spans = record.totals.jobs.values().filter_map(end_to_end);

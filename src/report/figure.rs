@@ -52,7 +52,12 @@ pub(crate) fn said(q: Option<Quantile>) -> String {
         || NONE.into(),
         |q| {
             let mark = if q.supported { "" } else { TOO_SMALL };
-            format!("{}{}{mark}", at_least(q), q.value)
+            // What was drawn on a line through a bucket is nothing without the bucket.
+            let bucket = match q.bucket {
+                Some((low, Some(high))) => format!(" in {low} … {high}"),
+                _ => String::new(),
+            };
+            format!("{}{}{mark}{bucket}", at_least(q), q.value)
         },
     )
 }
@@ -140,6 +145,7 @@ mod tests {
             low: Some(Micros(4_400_000)),
             high: None,
             supported: false,
+            bucket: None,
         };
         assert_eq!(said(Some(q)), ">= 4.56 s†");
         assert_eq!(interval(Some(q)), "4.40 s … ?");

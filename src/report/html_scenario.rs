@@ -12,7 +12,7 @@ use crate::{
             spectrum, stage_class, waterfall,
         },
         table::{badge, escape},
-        tables, tap_tables,
+        tables, tap_tables, target_tables,
     },
     series::Series,
     summary::ScenarioSummary,
@@ -31,6 +31,9 @@ pub(super) fn body(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize
     out.push_str(&stages(paper, s));
     out.push_str(&scenario_tables::stages(s).html());
     out.extend(tap_tables::agreement(run, s).map(|t| t.html()));
+    out.extend(target_tables::metrics(s).map(|t| t.html()));
+    out.extend(target_tables::agreement(s).map(|t| t.html()));
+    out.extend(target_tables::endpoints(run, s).map(|t| t.html()));
     out.push_str(&scenario_tables::outcomes(s).html());
     out.push_str("<h3>Jobs of a cell</h3>\n");
     out.push_str(&gantts(paper, s, rows_left));

@@ -7,7 +7,7 @@ use crate::{
         Paper, fault_tables, redis_tables, scenario_tables,
         table::escape_markdown,
         tables::{self, STAND_IN, STAND_IN_MEANS},
-        tap_tables,
+        tap_tables, target_tables,
     },
     summary::ScenarioSummary,
 };
@@ -34,6 +34,9 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         each().flat_map(|s| {
             let mut tables = vec![scenario_tables::stages(s)];
             tables.extend(tap_tables::agreement(run, s));
+            tables.extend(target_tables::metrics(s));
+            tables.extend(target_tables::agreement(s));
+            tables.extend(target_tables::endpoints(run, s));
             tables.push(scenario_tables::outcomes(s));
             tables
         }),

@@ -29,6 +29,7 @@ mod svg;
 mod table;
 mod tables;
 mod tap_tables;
+mod target_tables;
 pub mod terminal;
 
 use std::{
@@ -341,7 +342,13 @@ mod tests {
     /// The same figure in every format that has it.
     #[test]
     fn formats_agree() {
-        for run in [sample::mixed(), sample::failed_only(), sample::invalid_only(), sample::faults()] {
+        for run in [
+            sample::mixed(),
+            sample::failed_only(),
+            sample::invalid_only(),
+            sample::faults(),
+            sample::scraped_run(),
+        ] {
             let paper = Paper::of(&run);
             let html = html::page(&paper);
             let markdown = markdown::summary(&paper);

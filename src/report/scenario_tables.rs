@@ -10,7 +10,7 @@ use crate::{
         table::{Cell, Table, code, num},
     },
     snapshot::{Health, Phase, RequestKey, RequestStats},
-    summary::ScenarioSummary,
+    summary::{ScenarioSummary, Source},
     timeline::JobOutcome,
 };
 
@@ -59,6 +59,9 @@ pub(crate) fn stages(s: &ScenarioSummary) -> Table {
     t.note("Source client: clocked exactly. Source poll: known to lie between two polls; figures are midpoints, ± half width is the median uncertainty of one job. No mean where jobs are unfinished.");
     if s.is_tapped() {
         t.note("Source tap: from the receipt of one post of the target's workers to that of another. To the tap, run ends with the last task's last word and merge with the receipt of the results; polled stages have other bounds: run goes on to MERGING_QUEUED, and merge contains persist.");
+    }
+    if s.of_source(Source::Metrics).next().is_some() {
+        t.note("Source metrics: the target's own histograms. Of a duration only its bucket is known, so every figure stands with its bucket; under unfinished are those beyond the last one. They count whatever the target did while the cells ran.");
     }
     t.note(TOO_SMALL_MEANS);
     t

@@ -9,6 +9,7 @@ use crate::{
         figure::{self, NONE, TOO_SMALL_MEANS, interval, part, said},
         fold,
         table::{Cell, Table, code, num},
+        target_tables,
     },
     scenario::Scenario,
     summary::{self, ScenarioSummary},
@@ -267,6 +268,15 @@ pub(crate) fn payloads(paper: &Paper<'_>) -> Table {
                 num(said(latency.max())),
                 num(sizes.correlation.map_or_else(|| NONE.into(), |r| format!("{r:.2}"))),
             ]);
+        }
+    }
+    for s in paper.parts() {
+        for (kind, b) in s.metrics.payloads.iter().filter(|(_, b)| b.count() > 0) {
+            let mut row =
+                vec![s.name().into(), format!("{kind} (target's metrics)").into(), num(b.count()), num(NONE)];
+            row.extend([0.5, 0.95, 1.0].map(|q| num(target_tables::size(b, q))));
+            row.extend(std::iter::repeat_n(num(NONE), 4));
+            t.row(row);
         }
     }
     if paper.parts().any(ScenarioSummary::is_tapped) {

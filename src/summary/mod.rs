@@ -4,6 +4,7 @@
 //! Cells of different faults have nothing to do with each other: where a scenario has several
 //! levels, each level is a part with figures of its own.
 
+mod metrics;
 mod pooled;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::{
     timeline::{JobOutcome, Stage},
     verdict::Verdict,
 };
+pub use metrics::TargetMetrics;
 use pooled::Pooled;
 
 /// Where a figure comes from.
@@ -32,15 +34,28 @@ pub enum Source {
     Poll,
     /// Posts of the target's workers, clocked by the tap.
     Tap,
+    /// The target's own histograms: of each value only its bucket is known.
+    Metrics,
 }
 
 impl Source {
+    /// Where it stands among several, the best first.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Tap => 0,
+            Self::Client => 1,
+            Self::Metrics => 2,
+            Self::Poll => 3,
+        }
+    }
+
     /// The name in files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Poll => "poll",
             Self::Tap => "tap",
+            Self::Metrics => "metrics",
         }
     }
 }
@@ -65,7 +80,9 @@ impl StageSummary {
     /// The mean; `None` without any job, and when some are unfinished: that of the others would
     /// be too low.
     pub fn mean(&self) -> Option<Micros> {
-        (self.sample.censored() == 0).then(|| self.sample.mean()).flatten()
+        // Of values in buckets the sum is known, whatever bucket they are in.
+        let is_known = self.sample.censored() == 0 || self.sample.is_in_buckets();
+        is_known.then(|| self.sample.mean()).flatten()
     }
 }
 
@@ -115,6 +132,8 @@ pub struct ScenarioSummary {
     pub errors: BTreeMap<ErrorKey, ErrorStats>,
     /// What was sent and fetched, one entry a kind that occurred.
     pub payloads: Vec<Sizes>,
+    /// What the target's own metrics tell.
+    pub metrics: TargetMetrics,
     /// The generator.
     pub health: Health,
     /// Time from T0 to the last outcome, all cells that count.
@@ -145,6 +164,7 @@ impl ScenarioSummary {
         let counting = sound(&cells);
         let counted = || counting.iter().copied();
         let pooled = Pooled::of(&counting);
+        let metrics = TargetMetrics::of(&counting);
 
         let mut requests: BTreeMap<RequestKey, RequestStats> = BTreeMap::new();
         let mut all = RequestStats::default();
@@ -175,7 +195,8 @@ impl ScenarioSummary {
             outcomes,
             observer: pooled.observer(&requests, &all),
             payloads: pooled.payloads(),
-            stages: pooled.stages(),
+            stages: pooled.stages(&metrics),
+            metrics,
             outside,
             errors: errors(&counting),
             health,
@@ -237,13 +258,23 @@ impl ScenarioSummary {
 
     /// The figures of one stage as the client has them; only for stages that a client can tell.
     pub fn stage(&self, stage: Stage) -> &StageSummary {
-        let is_it = |s: &&StageSummary| s.stage == stage && s.source != Source::Tap;
+        let is_it = |s: &&StageSummary| s.stage == stage && matches!(s.source, Source::Client | Source::Poll);
         self.stages.iter().find(is_it).expect("every stage of a client is summed up")
     }
 
     /// The figures of one stage out of its best source that has any; `None` without one.
     pub fn best(&self, stage: Stage) -> Option<&StageSummary> {
-        self.stages.iter().find(|s| s.stage == stage && s.sample.count() > 0)
+        self.sources(stage).next()
+    }
+
+    /// The stages out of one source.
+    pub fn of_source(&self, source: Source) -> impl Iterator<Item = &StageSummary> {
+        self.stages.iter().filter(move |s| s.source == source)
+    }
+
+    /// Every source of a stage that has any figures, the best first.
+    pub fn sources(&self, stage: Stage) -> impl Iterator<Item = &StageSummary> {
+        self.stages.iter().filter(move |s| s.stage == stage && s.sample.count() > 0)
     }
 
     /// Whether a tap saw any of its cells.
@@ -295,7 +326,7 @@ pub fn sound<'a>(all: &[&'a CellRecord]) -> Vec<&'a CellRecord> {
 
 /// Each stage of the jobs of some cells, by each source that tells it, the best first.
 pub fn stages_of(cells: &[&CellRecord]) -> Vec<StageSummary> {
-    Pooled::of(cells).stages()
+    Pooled::of(cells).stages(&TargetMetrics::of(cells))
 }
 
 /// Failures of every phase.

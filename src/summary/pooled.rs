@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, thread};
 
-use super::{Observer, Source, StageSummary};
+use super::{Observer, Source, StageSummary, TargetMetrics};
 use crate::{
     estimate::Collecting,
     payload::{Payload, PayloadKind, Sizes},
@@ -117,19 +117,18 @@ impl Pooled {
         all.filter(|(_, p)| !p.is_empty()).map(|(kind, p)| Sizes::of(kind, p)).collect()
     }
 
-    /// Each stage by each source that tells it, in the order of a job's life.
-    pub(super) fn stages(self) -> Vec<StageSummary> {
+    /// Each stage by each source that tells it, in the order of a job's life; of several sources the
+    /// best first.
+    pub(super) fn stages(self, metrics: &TargetMetrics) -> Vec<StageSummary> {
         let of_client = Stage::CLIENT.into_iter().zip(self.stages).map(|(stage, c)| {
             let source = if stage.is_polled() { Source::Poll } else { Source::Client };
             (stage, source, c)
         });
         let of_tap = Stage::TAP.into_iter().zip(self.tap).map(|(stage, c)| (stage, Source::Tap, c));
-        let mut all: Vec<_> = of_tap.filter(|_| self.is_tapped).chain(of_client).collect();
-        // A stable sort: the tap's figures stay in front of the polled ones.
-        all.sort_by_key(|(stage, ..)| Stage::ALL.into_iter().position(|s| s == *stage));
+        let all: Vec<_> = of_tap.filter(|_| self.is_tapped).chain(of_client).collect();
         // Sorting is most of the work on a large run, and the stages have nothing to do with each
         // other.
-        thread::scope(|scope| {
+        let mut all: Vec<StageSummary> = thread::scope(|scope| {
             let sorting: Vec<_> = all
                 .into_iter()
                 .map(|(stage, source, c)| (stage, source, scope.spawn(move || c.finish())))
@@ -141,6 +140,10 @@ impl Pooled {
                     StageSummary { stage, source, sample }
                 })
                 .collect()
-        })
+        });
+        let source = Source::Metrics;
+        all.extend(metrics.samples().map(|(stage, sample)| StageSummary { stage, source, sample }));
+        all.sort_by_key(|s| (Stage::ALL.into_iter().position(|x| x == s.stage), s.source.rank()));
+        all
     }
 }

@@ -116,8 +116,8 @@ pub enum HttpErrorKind {
     #[error("answer cut off: {0}")]
     CutOff(String),
     /// The body is larger than we read.
-    #[error("body larger than 1 GiB")]
-    TooLarge,
+    #[error("body larger than {} MiB", .0 >> 20)]
+    TooLarge(usize),
     /// No complete answer in time.
     #[error("timed out")]
     TimedOut,
@@ -132,6 +132,8 @@ pub struct Client {
     /// A call that has no complete answer after this long has failed.
     timeout: Duration,
     alarm: Option<Alarm>,
+    /// The largest body that is read, in bytes.
+    largest: usize,
     /// A call is under way; still true at the next one when its caller dropped it half-way.
     busy: bool,
 }
@@ -162,7 +164,13 @@ async fn until<T>(deadline: Instant, alarm: &mut Alarm, work: impl Future<Output
 impl Client {
     /// A client that has not connected yet.
     pub fn new(origin: Arc<Origin>, sockets: Arc<Sockets>, timeout: Duration) -> Self {
-        Self { origin, sockets, connection: None, timeout, alarm: None, busy: false }
+        let largest = LARGEST_BODY;
+        Self { origin, sockets, connection: None, timeout, alarm: None, largest, busy: false }
+    }
+
+    /// The same, which gives up on bodies larger than so many bytes.
+    pub fn reading_at_most(self, largest: usize) -> Self {
+        Self { largest, ..self }
     }
 
     /// The target.
@@ -228,7 +236,7 @@ impl Client {
             let connection = self.connection.as_mut().expect("just connected");
             let meter = &connection.meter;
             connection.counted = (meter.written.load(Ordering::Relaxed), meter.read.load(Ordering::Relaxed));
-            let sent = send(connection, self.origin.as_ref(), call, exchange).await;
+            let sent = send(connection, self.origin.as_ref(), call, exchange, self.largest).await;
             let meter = &connection.meter;
             exchange.sent_bytes += meter.written.load(Ordering::Relaxed) - connection.counted.0;
             exchange.wire_bytes += meter.read.load(Ordering::Relaxed) - connection.counted.1;
@@ -281,6 +289,7 @@ async fn send(
     origin: &Origin,
     call: &Call<'_>,
     exchange: &mut Exchange,
+    largest: usize,
 ) -> Result<(hyper::http::response::Parts, Bytes, bool), HttpErrorKind> {
     let request = request(origin, call)?;
     let Connection { sender, driver, .. } = connection;
@@ -303,8 +312,8 @@ async fn send(
             }
             rest.extend_from_slice(&data);
         }
-        if rest.len() > LARGEST_BODY {
-            return Err(HttpErrorKind::TooLarge);
+        if rest.len() > largest {
+            return Err(HttpErrorKind::TooLarge(largest));
         }
     }
     let body = if rest.is_empty() { first } else { rest.freeze() };

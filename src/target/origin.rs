@@ -140,6 +140,12 @@ impl Origin {
         })
     }
 
+    /// The same, asking for answers of another kind than JSON.
+    pub fn accepting(mut self, kinds: &'static str) -> Self {
+        self.headers.insert(header::ACCEPT, HeaderValue::from_static(kinds));
+        self
+    }
+
     /// The address as given.
     pub fn url(&self) -> &str {
         &self.url

@@ -49,7 +49,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "verdict",
         ],
     ),
-    ("Edges", &["plane", "recorder", "sampling", "spans", "tap", "target", "toxiproxy"]),
+    ("Edges", &["live", "plane", "recorder", "sampling", "spans", "tap", "target", "toxiproxy"]),
     ("Load", &["attack", "driver", "loadtests"]),
     ("Engine", &["cluster"]),
     ("Paper", &["report"]),

@@ -20,6 +20,8 @@ mod matrix;
 mod odd;
 /// Spans, as an OTLP endpoint gets them, and endpoints that take none.
 mod otlp;
+/// A real Prometheus beside a run, with the shipped configuration, rules and dashboard.
+mod prometheus;
 /// Every command, flag and table of the README, held against the code.
 mod readme;
 /// The sampler of the target's Redis, on a real one.
@@ -28,6 +30,8 @@ mod redis_sampling;
 mod redis_server;
 /// `springtide matrix`: resumed, alone on its target, and INVALID cells made again.
 mod resume;
+/// Exposition endpoints, sound and not, scraped beside the cells of a run.
+mod scrape;
 /// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.
 mod signals;
 /// What the other modules are written with: a run, its end, a backend, an odd server.

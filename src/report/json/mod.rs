@@ -3,6 +3,7 @@
 //! level.
 
 mod faults;
+mod metrics;
 mod redis;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -121,6 +122,8 @@ struct OfScenario<'a> {
     requests: Vec<OfEndpoint<'a>>,
     payloads: Vec<OfPayload>,
     agreement: Vec<faults::OfAgreement>,
+    /// `null` where the target's metrics were not scraped.
+    target_metrics: Option<metrics::OfMetrics>,
     posts: Vec<faults::OfRoute>,
     polls_per_job: f64,
     poll_bytes: u64,
@@ -160,6 +163,7 @@ impl<'a> OfScenario<'a> {
                 })
                 .collect(),
             agreement: faults::OfAgreement::of(run, s),
+            target_metrics: metrics::OfMetrics::of(s),
             posts: faults::OfRoute::of(run, s),
             polls_per_job: s.observer.polls_per_job,
             poll_bytes: s.observer.poll_bytes,
@@ -189,6 +193,8 @@ struct OfStage {
     max: Option<f64>,
     mean: Option<f64>,
     half_width_p50: Option<f64>,
+    /// Where only buckets are known: of the same figures, between which bounds each lies.
+    buckets: Option<BTreeMap<&'static str, (f64, Option<f64>)>>,
     at_least: Vec<&'static str>,
     unsupported: Vec<&'static str>,
 }
@@ -207,6 +213,11 @@ impl OfStage {
         let names = |which: fn(&Quantile) -> bool| {
             figures.iter().filter(|(_, q)| q.as_ref().is_some_and(which)).map(|(name, _)| *name).collect()
         };
+        let of_bucket = |(name, q): &(&'static str, Option<Quantile>)| {
+            let (low, high) = q.as_ref()?.bucket?;
+            Some((*name, (low.as_ms(), high.map(Micros::as_ms))))
+        };
+        let buckets = sample.is_in_buckets().then(|| figures.iter().filter_map(of_bucket).collect());
         let [min, p50, p90, p95, p99, max] = figures.map(|(_, q)| q);
         let value = |q: Option<Quantile>| q.map(|q| q.value.as_ms());
         let side =
@@ -228,6 +239,7 @@ impl OfStage {
             max: value(max),
             mean: stage.mean().map(Micros::as_ms),
             half_width_p50: sample.half_width().map(Micros::as_ms),
+            buckets,
             at_least: names(|q| q.at_least),
             unsupported: names(|q| !q.supported),
         }

@@ -3,9 +3,11 @@
 
 mod measuring;
 mod redis;
+mod scraped;
 mod tapped;
 
 use measuring::measure;
+pub(crate) use scraped::{scraped, scraped_run};
 use tapped::Tap;
 
 use crate::{
