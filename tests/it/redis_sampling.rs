@@ -326,6 +326,8 @@ async fn tls_is_spoken_where_the_url_says_so() {
     let plain = RedisServer::start();
     let said = refused(&plain.url().replace("redis", "rediss"), None, Some(&ca)).await;
     assert!(said.contains("does it speak TLS"), "{said}");
+    let said = refused(&plain.url(), None, Some(&ca)).await;
+    assert!(said.contains("write rediss://"), "{said}");
     let said = refused(&url, None, Some(Path::new("/no/such.pem"))).await;
     assert!(said.contains("/no/such.pem"), "{said}");
 }
