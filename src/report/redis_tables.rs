@@ -341,6 +341,19 @@ mod tests {
     }
 
     #[test]
+    fn every_report_has_them() {
+        let run = sample::redis();
+        let paper = Paper::of(&run);
+        let markdown = crate::report::markdown::summary(&paper);
+        let html = crate::report::html::page(&paper);
+        let terminal = crate::report::terminal::table(&paper);
+        for table in all(&paper) {
+            assert!(markdown.contains(&table.markdown()) && html.contains(&table.html()));
+        }
+        assert!(terminal.contains(&short(&paper).unwrap().text()), "{terminal}");
+    }
+
+    #[test]
     fn what_is_only_a_lower_bound_is_said() {
         let mut run = sample::redis();
         let cell = run.cells.iter_mut().find(|c| c.telemetry.redis.is_some()).unwrap();

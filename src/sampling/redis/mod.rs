@@ -156,6 +156,10 @@ impl RedisSampler {
         prefix: &str,
     ) -> Result<(Self, RedisFacts), RedisError> {
         let address = Address::read(url, password)?;
+        if ca.is_some() && !address.is_tls {
+            let why = "there is no TLS with redis://, which --redis-ca-cert is for; write rediss://".into();
+            return Err(RedisError::BadUrl { url: address.to_string(), why });
+        }
         let tls = if address.is_tls { Some(connector(ca)?) } else { None };
         let mut own = Own::default();
         let mut link = Link::open(&address, tls.as_ref(), &mut own, CONNECT_WITHIN).await?;

@@ -139,8 +139,8 @@ pub struct SamplingCost {
 }
 
 impl RedisSeries {
-    /// Every figure that is worth a chart. Where samples are missing the line has a hole only in so
-    /// far as rates are not drawn across it; see [`gaps`](Self::gaps).
+    /// Every figure that is worth a chart. Rates leave our own part out, and have no point where a
+    /// sample before it is missing or the counters began anew.
     pub fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut push = |name: String, unit: Unit, points: Vec<(Moment, f64)>| {
