@@ -6,7 +6,9 @@ use crate::{
     micros::Micros,
     payload::PayloadKind,
     report::{
-        Paper, fault_tables, html_scenario,
+        Paper,
+        domains::Domain,
+        fault_tables, html_scenario,
         svg::scatter,
         table::{Table, escape},
         tables::{self, STAND_IN, STAND_IN_MEANS},
@@ -120,8 +122,19 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
         });
     }
     all.push(payloads(paper));
+    all.extend(Domain::ALL.iter().map(|d| domain(d, paper)));
     all.push(Section::new("observer", "Observer cost", &[tables::observer(paper)]));
     all
+}
+
+/// What was sampled beside the load, or which flag would have sampled it.
+fn domain(domain: &Domain, paper: &Paper<'_>) -> Section {
+    let mut section = Section::new(domain.id, domain.title, &(domain.tables)(paper));
+    section.body.push_str(&(domain.pictures)(paper));
+    if section.body.is_empty() {
+        section.body = format!("<p class=\"note\">{}</p>\n", escape(&domain.missing()));
+    }
+    section
 }
 
 fn payloads(paper: &Paper<'_>) -> Section {

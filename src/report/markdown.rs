@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use crate::{
     report::{
-        Paper, fault_tables, scenario_tables,
+        Paper,
+        domains::Domain,
+        fault_tables, scenario_tables,
         table::escape_markdown,
         tables::{self, STAND_IN, STAND_IN_MEANS},
         tap_tables,
@@ -51,6 +53,14 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         each().flat_map(|s| [scenario_tables::requests(s), scenario_tables::errors(s)]),
     );
     section(&mut out, "Payloads", [tables::payloads(paper)]);
+    for domain in &Domain::ALL {
+        let tables = (domain.tables)(paper);
+        if tables.is_empty() {
+            let _ = writeln!(out, "## {}\n\n{}\n", domain.title, escape_markdown(&domain.missing()));
+        } else {
+            section(&mut out, domain.title, tables);
+        }
+    }
     section(&mut out, "Ledger", each().map(|s| scenario_tables::ledger(run, s)));
     section(&mut out, "Observer cost", [tables::observer(paper)]);
     section(&mut out, "Generator health", each().map(|s| scenario_tables::health(run, s)));

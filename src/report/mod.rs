@@ -4,6 +4,7 @@
 //! [`estimate`](crate::estimate), so a figure is the same in every format; nothing here measures
 //! or judges. To add a format: a variant of [`Format`], a file, and what the compiler then asks for.
 
+mod domains;
 mod fault_tables;
 mod figure;
 mod fold;
