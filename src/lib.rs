@@ -21,6 +21,7 @@ pub mod timeline;
 
 // Sums.
 pub mod agreement;
+pub mod bootstrap;
 pub mod finding;
 pub mod injection;
 pub mod judgement;
@@ -29,6 +30,8 @@ pub mod payload;
 pub mod plan;
 pub mod posts;
 pub mod record;
+pub mod relation;
+pub mod repetitions;
 pub mod resilience;
 pub mod snapshot;
 pub mod summary;

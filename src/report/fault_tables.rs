@@ -80,12 +80,11 @@ fn totals(r: &Resilience<'_>, what: &str, columns: &[&'static str], of: fn(&Figu
     let mut t = Table::new(format!("{}: {what}, with and without the fault", r.scenario.id), &columns);
     for part in r.all() {
         let sound = part.cells.iter().filter(|(c, _)| c.verdict != Verdict::Invalid).count();
-        let counted = if sound == 0 { part.cells.len() } else { sound };
-        let mut row = vec![
-            part.cells[0].0.cell.scenario.to_string().into(),
-            name(part.fault),
-            num(format!("{counted} of {}", part.cells.len())),
-        ];
+        let counted = match sound {
+            0 => format!("0 of {0}, {0} INVALID", part.cells.len()),
+            _ => format!("{sound} of {}", part.cells.len()),
+        };
+        let mut row = vec![part.cells[0].0.cell.scenario.to_string().into(), name(part.fault), num(counted)];
         row.extend(of(&part.total));
         t.row(row);
     }

@@ -8,7 +8,7 @@ use crate::{
     report::{
         Paper,
         domains::Domain,
-        fault_tables, html_scenario,
+        environment, fault_tables, html_scenario,
         svg::scatter,
         table::{Table, escape},
         tables::{self, STAND_IN, STAND_IN_MEANS},
@@ -91,7 +91,7 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
     let mut all = vec![
         Section::new("validity", "Validity", &[tables::checklist(paper)]),
         Section::new("findings", "Findings", &[tables::findings(paper)]),
-        Section::new("plan", "Plan, target and host", &[tables::facts(paper)]),
+        Section::new("plan", "Plan, target and host", &[environment::facts(paper)]),
         Section::new("scenarios", "Scenarios", &[tables::matrix(paper)]),
     ];
     if let Some(why) = &paper.run.stopped {

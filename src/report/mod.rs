@@ -4,7 +4,9 @@
 //! [`estimate`](crate::estimate), so a figure is the same in every format; nothing here measures
 //! or judges. To add a format: a variant of [`Format`], a file, and what the compiler then asks for.
 
+mod criteria;
 mod domains;
+mod environment;
 mod fault_tables;
 mod figure;
 mod fold;
@@ -15,8 +17,10 @@ mod jobs;
 pub mod json;
 mod locust;
 mod markdown;
+mod matrix_tables;
 mod milestones;
 mod payloads;
+mod relations;
 mod resilience;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -42,6 +46,8 @@ use std::{
 use crate::{
     fault::FaultMode,
     record::{RecordError, RunRecord, write_whole},
+    relation::Relation,
+    repetitions::Repetitions,
     scenario::Scenario,
     summary::ScenarioSummary,
     verdict::Verdict,
@@ -54,17 +60,28 @@ pub struct Paper<'a> {
     pub run: &'a RunRecord,
     /// Scenarios that have a finished cell, in the order of the plan.
     pub scenarios: Vec<ScenarioSummary>,
+    /// Each part of [`parts`](Self::parts) over its repetitions, in the same order.
+    pub repetitions: Vec<Repetitions>,
+    /// How latency goes with the size of each kind of payload.
+    pub relations: Vec<Relation>,
 }
 
 impl<'a> Paper<'a> {
     /// Adds a run's figures up.
     pub fn of(run: &'a RunRecord) -> Self {
-        Self { run, scenarios: ScenarioSummary::of_run(run) }
+        let scenarios = ScenarioSummary::of_run(run);
+        let repetitions = Repetitions::of_run(run, &scenarios);
+        Self { run, repetitions, relations: Relation::of_run(run), scenarios }
     }
 
     /// Scenarios, and of those with several levels of a fault each level: what has figures.
     pub fn parts(&self) -> impl Iterator<Item = &ScenarioSummary> + Clone {
         self.scenarios.iter().flat_map(ScenarioSummary::parts)
+    }
+
+    /// The same, each with its repetitions.
+    pub fn repeated(&self) -> impl Iterator<Item = (&ScenarioSummary, &Repetitions)> + Clone {
+        self.parts().zip(&self.repetitions)
     }
 
     /// The run's verdict; one that was never judged cannot be trusted.
@@ -166,7 +183,7 @@ impl File<'_> {
             Self::OfScenario(format, s) => match format {
                 Format::Jobs => jobs::csv(run, s),
                 Format::Payloads => payloads::csv(run, s),
-                Format::Stages => stages::csv(run, s),
+                Format::Stages => stages::csv(paper, s),
                 Format::LocustStats => locust::stats(s),
                 Format::LocustHistory => locust::history(run, s),
                 Format::LocustFailures => locust::failures(s),
@@ -326,7 +343,7 @@ mod tests {
             let terminal = terminal::table(&paper);
             let json: Value = serde_json::from_str(&json::summary(&paper, Exit::Invalid)).unwrap();
             for s in &paper.scenarios {
-                let rows = sample::rows(&stages::csv(&run, s));
+                let rows = sample::rows(&stages::csv(&paper, s));
                 let all = s.parts().iter().flat_map(|p| p.stages.iter().map(move |stage| (p, stage)));
                 for (row, (part, stage)) in rows.iter().zip(all) {
                     let of_json = |list: &Value, key: &str, name: &str| {

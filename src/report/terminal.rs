@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use crate::{
     record::RunRecord,
     report::{
-        Paper, fault_tables, fold,
+        Paper,
+        criteria::{self, Criterion},
+        fault_tables, fold,
         scenario_tables::stages,
         table::{Table, num, one_line},
         tables::{STAND_IN, STAND_IN_MEANS, untrusted_note},
@@ -39,6 +41,13 @@ pub fn table(paper: &Paper<'_>) -> String {
     }
     if paper.scenarios.is_empty() {
         out.push_str("\nno cell was finished: there are no figures\n");
+    }
+    for r in criteria::all(paper) {
+        if r.criterion == Criterion::ALL[0] {
+            out.push_str("\nexit criteria of Phase 1:\n");
+        }
+        let (n, title, state) = (r.criterion.number(), r.criterion.title(), r.state.as_str());
+        let _ = writeln!(out, "  {n}. {state}: {title}; {}", one_line(&r.evidence));
     }
     let found = findings(run);
     if !found.is_empty() {

@@ -22,6 +22,7 @@ use crate::{
     verdict::Verdict,
 };
 use pooled::Pooled;
+pub use pooled::{Spans, spans_of};
 
 /// Where a figure comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

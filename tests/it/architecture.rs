@@ -32,6 +32,7 @@ const TABLE: [(&str, &[&str]); 7] = [
         "Sums",
         &[
             "agreement",
+            "bootstrap",
             "finding",
             "injection",
             "judgement",
@@ -40,6 +41,8 @@ const TABLE: [(&str, &[&str]); 7] = [
             "plan",
             "posts",
             "record",
+            "relation",
+            "repetitions",
             "resilience",
             "snapshot",
             "summary",

@@ -3,6 +3,7 @@
 //! level.
 
 mod faults;
+mod matrix;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -12,7 +13,8 @@ use serde::Serialize;
 use crate::{
     estimate::Quantile,
     micros::Micros,
-    record::{Build, FILE, Host, RunRecord, Target},
+    record::{Build, FILE, Host, RedisFacts, RunRecord, Target},
+    repetitions::Repetitions,
     report::{Paper, fold},
     scenario::Scenario,
     snapshot::{RequestKey, RequestStats},
@@ -40,7 +42,12 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
         target: &run.target,
         build: &run.build,
         host: &run.host,
-        scenarios: paper.parts().map(|s| OfScenario::of(run, s)).collect(),
+        revisions: &run.revisions,
+        note: run.note.as_deref(),
+        redis: run.redis.as_ref(),
+        exit_criteria: matrix::OfCriterion::of_run(paper),
+        relations: paper.relations.iter().map(matrix::OfRelation::of).collect(),
+        scenarios: paper.repeated().map(|(s, r)| OfScenario::of(run, s, r)).collect(),
         resilience: faults::OfResilience::of_run(run),
         findings: fold::findings(run)
             .into_iter()
@@ -89,6 +96,12 @@ struct Document<'a> {
     target: &'a Target,
     build: &'a Build,
     host: &'a Host,
+    revisions: &'a BTreeMap<String, String>,
+    note: Option<&'a str>,
+    redis: Option<&'a RedisFacts>,
+    /// Empty for a run that is no matrix.
+    exit_criteria: Vec<matrix::OfCriterion>,
+    relations: Vec<matrix::OfRelation>,
     scenarios: Vec<OfScenario<'a>>,
     /// Each scenario with a fault, beside its twin; empty without one.
     resilience: Vec<faults::OfResilience>,
@@ -113,6 +126,8 @@ struct OfScenario<'a> {
     residual: u64,
     duration: f64,
     stages: Vec<OfStage>,
+    /// The best source of each stage, and the requests, with the repetition as the unit.
+    repetitions: Vec<matrix::OfRepeated>,
     requests: Vec<OfEndpoint<'a>>,
     payloads: Vec<OfPayload>,
     agreement: Vec<faults::OfAgreement>,
@@ -123,7 +138,7 @@ struct OfScenario<'a> {
 }
 
 impl<'a> OfScenario<'a> {
-    fn of(run: &RunRecord, s: &'a ScenarioSummary) -> Self {
+    fn of(run: &RunRecord, s: &'a ScenarioSummary, repetitions: &Repetitions) -> Self {
         Self {
             scenario: &s.scenario,
             name: s.name(),
@@ -138,6 +153,7 @@ impl<'a> OfScenario<'a> {
             residual: s.residual,
             duration: s.duration.as_ms(),
             stages: s.stages.iter().map(OfStage::of).collect(),
+            repetitions: repetitions.metrics.iter().map(matrix::OfRepeated::of).collect(),
             requests: s.requests.iter().map(|(k, r)| OfEndpoint::of(k, r)).collect(),
             payloads: s
                 .payloads
