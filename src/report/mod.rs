@@ -12,6 +12,7 @@ mod figure;
 mod fold;
 mod hlog;
 mod html;
+mod html_matrix;
 mod html_scenario;
 mod jobs;
 pub mod json;
@@ -45,11 +46,12 @@ use std::{
 
 use crate::{
     fault::FaultMode,
-    record::{RecordError, RunRecord, write_whole},
+    record::{CellRecord, RecordError, RunRecord, write_whole},
     relation::Relation,
     repetitions::Repetitions,
     scenario::Scenario,
     summary::ScenarioSummary,
+    telemetry::Line,
     verdict::Verdict,
 };
 
@@ -64,6 +66,8 @@ pub struct Paper<'a> {
     pub repetitions: Vec<Repetitions>,
     /// How latency goes with the size of each kind of payload.
     pub relations: Vec<Relation>,
+    /// The cells in the order they ran, replaced ones too, with what was sampled beside each.
+    pub lines: Vec<(&'a CellRecord, Vec<Line>)>,
 }
 
 impl<'a> Paper<'a> {
@@ -71,7 +75,10 @@ impl<'a> Paper<'a> {
     pub fn of(run: &'a RunRecord) -> Self {
         let scenarios = ScenarioSummary::of_run(run);
         let repetitions = Repetitions::of_run(run, &scenarios);
-        Self { run, repetitions, relations: Relation::of_run(run), scenarios }
+        let mut cells: Vec<&CellRecord> = run.measured().chain(run.replaced()).collect();
+        cells.sort_by_key(|c| c.t0_unix);
+        let lines = cells.into_iter().map(|c| (c, c.telemetry.lines())).collect();
+        Self { run, repetitions, relations: Relation::of_run(run), lines, scenarios }
     }
 
     /// Scenarios, and of those with several levels of a fault each level: what has figures.
