@@ -15,7 +15,7 @@ use crate::{
     relation::Relation,
     report::{
         Format, Paper,
-        figure::{bytes, percent, said},
+        figure::{bytes, said},
         relations,
     },
     resilience::Resilience,
@@ -372,7 +372,8 @@ fn fault_resilience(run: &RunRecord) -> Found {
     }
     let files = UNDER_FAULT.map(|id| file(Format::Resilience, id)).to_vec();
     let all = Resilience::of_run(run);
-    let (mut said, mut lacking, mut has_twin) = (Vec::new(), Vec::new(), true);
+    let (mut figures, mut lacking) = (Vec::new(), Vec::new());
+    let (mut has_twin, mut lasted) = (true, false);
     for id in UNDER_FAULT {
         let Some(r) = all.iter().find(|r| r.scenario.id.is(id)) else {
             lacking.push(format!("{id} has no finished cell with a fault"));
@@ -387,18 +388,19 @@ fn fault_resilience(run: &RunRecord) -> Found {
             let f = &level.total;
             match (proven, f.duplicate_writes, &f.posts) {
                 (0, ..) => lacking.push(format!("{}: no sound cell that proves its fault", level.name)),
-                (_, Some(twice), Some(posts)) => said.push(format!(
-                    "{}: {} of {} jobs stuck ({}), {} retried and {} lost of {} posts, {twice} final results written twice, recovery {}",
-                    level.name,
-                    f.stuck_jobs(),
-                    f.jobs,
-                    percent(f.stuck_jobs() as f64 / f.jobs.max(1) as f64),
-                    posts.retried,
-                    posts.lost,
-                    posts.attempted,
-                    // The runbook's faults last as long as their cells.
-                    f.recovery_p50().map_or_else(|| "not due, as the fault lasted".into(), |q| said_of(q)),
-                )),
+                (_, Some(twice), Some(posts)) => {
+                    let (jobs, stuck) = (f.jobs, f.stuck_jobs());
+                    let (attempted, lost, retried) = (posts.attempted, posts.lost, posts.retried);
+                    let mut text = format!(
+                        "{}: {stuck} of {jobs} jobs stuck, {lost} of {attempted} posts lost, {retried} retried, {twice} final results written twice",
+                        level.name
+                    );
+                    match f.recovery_p50() {
+                        Some(q) => text.push_str(&format!(", recovered in {}", said(Some(q)))),
+                        None => lasted = true,
+                    }
+                    figures.push(text);
+                }
                 _ => lacking.push(format!("{}: retries and duplicate writes need a tap", level.name)),
             }
         }
@@ -406,10 +408,147 @@ fn fault_resilience(run: &RunRecord) -> Found {
     if !lacking.is_empty() {
         return (State::NotMet, shorten(&lacking), files);
     }
-    let twin = if has_twin { "" } else { "; without a scenario of as much load and no fault beside it" };
-    (State::Met, format!("{}{twin}", said.join("; ")), files)
+    if lasted {
+        figures.push("no recovery where the fault lasted as long as its cell".into());
+    }
+    if !has_twin {
+        figures.push("no scenario of as much load without a fault beside it".into());
+    }
+    (State::Met, figures.join("; "), files)
 }
 
-fn said_of(q: crate::estimate::Quantile) -> String {
-    said(Some(q))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{report::sample, telemetry::Gap};
+
+    fn ruling(run: &RunRecord, criterion: Criterion) -> (State, String, Vec<String>) {
+        let all = all(&Paper::of(run));
+        let r = all.into_iter().find(|r| r.criterion == criterion).unwrap();
+        (r.state, r.evidence, r.files)
+    }
+
+    fn without(id: &str) -> RunRecord {
+        let mut run = sample::matrix(2);
+        run.plan.scenarios.retain(|s| s.id.as_str() != id);
+        run.cells.retain(|c| c.cell.scenario.as_str() != id);
+        run
+    }
+
+    #[test]
+    fn a_whole_matrix_with_everything_beside_it_meets_them_all() {
+        let run = sample::matrix(3);
+        let all = all(&Paper::of(&run));
+        let states: Vec<(u8, State)> = all.iter().map(|r| (r.criterion.number(), r.state)).collect();
+        assert_eq!(states, [1, 2, 3, 4, 5].map(|n| (n, State::Met)), "{all:#?}");
+        for r in &all {
+            assert!(!r.evidence.is_empty() && !r.files.is_empty() && !r.evidence.contains('\n'), "{r:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_one_or_two_scenarios_has_none() {
+        assert_eq!(all(&Paper::of(&sample::good())), []);
+        assert_eq!(all(&Paper::of(&sample::mixed())), []);
+    }
+
+    #[test]
+    fn timings_need_every_stage_of_every_scenario() {
+        let mut run = sample::matrix(2);
+        let of = |run: &RunRecord| ruling(run, Criterion::StageTimings);
+        assert_eq!(of(&without("S3")).0, State::NotMeasured);
+        assert!(of(&without("S3")).1.contains("not in the plan: S3"));
+        run.cells.iter_mut().filter(|c| c.cell.scenario.as_str() == "S2").for_each(|c| c.posts = None);
+        let (state, evidence, files) = of(&run);
+        assert_eq!((state, evidence.as_str(), files.len()), (State::NotMet, "S2 lacks persist", 8));
+        run.cells.iter_mut().for_each(|c| c.posts = None);
+        assert!(of(&run).1.ends_with("and 7 more; persist needs a tap"), "{}", of(&run).1);
+        let mut run = sample::matrix(2);
+        run.cells.retain(|c| c.cell.scenario.as_str() != "S4");
+        assert_eq!((of(&run).0, of(&run).1.as_str()), (State::NotMet, "S4 has no finished cell"));
+        let mut run = sample::matrix(2);
+        let s1 = run.cells.iter_mut().filter(|c| c.cell.scenario.as_str() == "S1");
+        s1.for_each(|c| c.verdict = Verdict::Invalid);
+        assert_eq!(of(&run).1, "S1 has INVALID cells only");
+        let mut run = sample::matrix(2);
+        run.cells.retain(|c| (c.cell.scenario.as_str(), c.cell.repetition) != ("S8", 2));
+        assert_eq!(of(&run).1, "S8 lacks a level of its fault");
+    }
+
+    #[test]
+    fn payloads_of_one_size_tell_nothing_of_latency() {
+        let of = |run: &RunRecord| ruling(run, Criterion::PayloadLatency);
+        let (state, evidence, _) = of(&sample::faults());
+        assert_eq!(state, State::NotMeasured);
+        assert!(evidence.contains("of one size"), "{evidence}");
+        let mut run = sample::matrix(3);
+        assert_eq!(of(&run).0, State::Met);
+        // Two cells of different sizes: a line, and no interval.
+        run.cells.retain(|c| c.cell.scenario.as_str() == "S6" && c.cell.repetition > 1);
+        assert_eq!(of(&run).0, State::NotMet, "{}", of(&run).1);
+        run.cells.clear();
+        assert_eq!(of(&run).0, State::NotMeasured);
+    }
+
+    #[test]
+    fn merges_need_a_watched_process_for_each_number_of_tasks() {
+        let of = |run: &RunRecord| ruling(run, Criterion::MergeCost);
+        let mut run = sample::matrix(2);
+        assert!(of(&run).1.contains("32 tasks"), "{}", of(&run).1);
+        for cell in run.cells.iter_mut().filter(|c| c.cell.tasks == 16) {
+            cell.telemetry.processes.values_mut().for_each(|p| p.samples.truncate(3));
+        }
+        let (state, evidence, _) = of(&run);
+        let says = "no look at a watched process during a merge of 16 tasks";
+        assert_eq!((state, evidence.as_str()), (State::NotMeasured, says));
+        assert_eq!(of(&without("S4")).1, "no sound cell of 32 tasks");
+        run.cells.iter_mut().for_each(|c| c.telemetry.processes.clear());
+        assert!(of(&run).1.contains("give --watch-pid"));
+    }
+
+    #[test]
+    fn redis_needs_every_cell_without_a_gap() {
+        let of = |run: &RunRecord| ruling(run, Criterion::RedisSaturation);
+        let mut run = sample::matrix(2);
+        let (state, evidence, _) = of(&run);
+        assert_eq!(state, State::Met);
+        for users in ["1 at once", "5 at once", "10 at once"] {
+            assert!(evidence.contains(users), "{evidence}");
+        }
+        let cell =
+            run.cells.iter_mut().find(|c| c.cell.scenario.as_str() == "S5" && c.telemetry.redis.is_some());
+        let gap = Gap { from: Moment(0), to: Moment(1), why: "refused".into() };
+        let cell = cell.unwrap();
+        // The one that was made again counts no more; its successor does.
+        let repetition = cell.cell.repetition;
+        for cell in run
+            .cells
+            .iter_mut()
+            .filter(|c| c.cell.scenario.as_str() == "S5" && c.cell.repetition == repetition)
+        {
+            cell.telemetry.redis.as_mut().unwrap().gaps.push(gap.clone());
+        }
+        assert_eq!(of(&run).0, State::NotMet, "{}", of(&run).1);
+        assert_eq!(of(&without("S5")).0, State::NotMeasured);
+        run.redis = None;
+        run.cells.iter_mut().for_each(|c| c.telemetry.redis = None);
+        assert!(of(&run).1.contains("give --redis-url"));
+    }
+
+    #[test]
+    fn resilience_needs_proven_faults_and_a_tap() {
+        let of = |run: &RunRecord| ruling(run, Criterion::FaultResilience);
+        let mut run = sample::matrix(2);
+        let (state, evidence, files) = of(&run);
+        assert_eq!((state, files.len()), (State::Met, 2));
+        assert!(evidence.contains("S8 drop 5 %: 1 of 10 jobs stuck"), "{evidence}");
+        assert_eq!(of(&without("S7")).0, State::NotMeasured);
+        assert!(of(&without("S6")).1.contains("without a fault beside it"));
+        let unproven = run.cells.iter_mut().filter(|c| c.cell.scenario.as_str() == "S7");
+        unproven.for_each(|c| c.verdict = Verdict::Invalid);
+        assert!(of(&run).1.contains("no sound cell that proves its fault"), "{}", of(&run).1);
+        let mut run = sample::matrix(2);
+        run.cells.iter_mut().for_each(|c| c.posts = None);
+        assert_eq!(of(&run).0, State::NotMet);
+    }
 }

@@ -32,6 +32,8 @@ struct Page<'a> {
     stand_in_says: &'static str,
     stand_in_means: &'static str,
     sections: Vec<Section>,
+    /// The sections that are not among the ways.
+    contents: Vec<Way>,
     /// Empty for a run of one or two scenarios.
     ways: Vec<Way>,
     css: &'static str,
@@ -61,6 +63,10 @@ impl Section {
 pub(super) fn page(paper: &Paper<'_>) -> String {
     let run = paper.run;
     let verdict = paper.verdict();
+    let (sections, ways) = (sections(paper), ways(paper));
+    let is_apart = |s: &&Section| !ways.iter().any(|w| w.id == s.id);
+    let contents =
+        sections.iter().filter(is_apart).map(|s| Way { id: s.id.clone(), title: s.title.clone() }).collect();
     let page = Page {
         label: &run.label,
         run_id: &run.run_id,
@@ -75,8 +81,9 @@ pub(super) fn page(paper: &Paper<'_>) -> String {
         stand_in: run.target.stand_in,
         stand_in_says: STAND_IN,
         stand_in_means: STAND_IN_MEANS,
-        sections: sections(paper),
-        ways: ways(paper),
+        contents,
+        sections,
+        ways,
         css: CSS,
     };
     page.render().expect("writing to memory does not fail")

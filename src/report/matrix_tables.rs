@@ -69,17 +69,29 @@ pub(crate) fn exit_criteria(paper: &Paper<'_>) -> Option<Table> {
     if all.is_empty() {
         return None;
     }
-    let mut t = Table::new("Exit criteria of Phase 1", &["criterion", "state", "evidence", "files"]);
+    let mut t = Table::new(
+        "What Phase 1 was to find out, and what shows it",
+        &["criterion", "state", "evidence", "files"],
+    );
     for r in all {
         t.row(vec![
             format!("{}. {}", r.criterion.number(), r.criterion.title()).into(),
             name(r.state.as_str()),
             r.evidence.into(),
-            if r.files.is_empty() { NONE.into() } else { code(r.files.join(", ")) },
+            files(&r.files),
         ]);
     }
     t.note("A criterion is met when its figures are there and sound; whether they are good enough is for the decision record to say.");
     Some(t)
+}
+
+/// Where the evidence stands: of many files of one kind the first and the last.
+fn files(all: &[String]) -> Cell {
+    match all {
+        [] => NONE.into(),
+        [first, .., last] if all.len() > 3 => code(format!("{first} … {last}")),
+        some => code(some.join(", ")),
+    }
 }
 
 /// The figures that decisions are taken on, one row a scenario.
@@ -102,7 +114,7 @@ pub(crate) fn decision(paper: &Paper<'_>) -> Table {
     if has_redis {
         columns.push("Redis memory peak");
     }
-    let mut t = Table::new("Figures for the decision record", &columns);
+    let mut t = Table::new("One row a scenario, or a level of its fault", &columns);
     for (s, r) in paper.repeated() {
         let with = |q, i: fn(&Repeated) -> Option<Interval>| {
             let of = r.stage(Stage::EndToEnd).and_then(i);

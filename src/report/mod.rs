@@ -398,6 +398,33 @@ mod tests {
         }
     }
 
+    /// The whole runbook: eighty cells, each a minute long and looked at every second.
+    fn eighty_cells() -> RunRecord {
+        let mut run = sample::matrix(10);
+        let begin = run.cells[0].t0_unix;
+        for (cell, n) in run.cells.iter_mut().zip(0..) {
+            cell.t0_unix = begin + n * 65_000_000;
+        }
+        run
+    }
+
+    /// Leaves the page where `SPRINGTIDE_TEST_REPORT` says, to be looked at.
+    #[test]
+    fn the_page_of_eighty_cells_is_small() {
+        let run = eighty_cells();
+        let mut paper = Paper::of(&run);
+        assert!(paper.lines.len() > 80);
+        paper.lines.iter_mut().for_each(|(cell, lines)| *lines = sample::sampled::lines(cell, 60));
+        let html = html::page(&paper);
+        if let Some(folder) = std::env::var_os("SPRINGTIDE_TEST_REPORT").map(PathBuf::from) {
+            fs::write(folder.join("eighty.html"), &html).unwrap();
+            fs::write(folder.join("eighty.md"), markdown::summary(&paper)).unwrap();
+            fs::write(folder.join("eighty.txt"), terminal::table(&paper)).unwrap();
+        }
+        assert!(html.len() < 6_000_000, "{} bytes", html.len());
+        assert_eq!(html.matches("class=\"course\"").count(), 10);
+    }
+
     /// `cargo test --release a_million -- --ignored --nocapture`; leaves the files where
     /// `SPRINGTIDE_TEST_REPORT` says.
     #[test]

@@ -8,7 +8,7 @@ use crate::{
         figure::{self, NONE, TOO_SMALL_MEANS, part, said},
         fold,
         matrix_tables::{interval, interval_note},
-        table::{Cell, Table, code, num},
+        table::{Cell, Table, code, name, num},
     },
     scenario::Scenario,
     summary::{self, ScenarioSummary},
@@ -111,8 +111,8 @@ fn head(scenario: &Scenario, fault: &str, verdict: Cell, cells: String) -> Vec<C
         scenario.id.to_string().into(),
         verdict,
         num(format!("{} × {}", scenario.concurrent_jobs, scenario.tasks)),
-        fault.into(),
-        cells.into(),
+        name(fault),
+        name(cells),
     ]
 }
 

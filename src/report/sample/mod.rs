@@ -2,7 +2,7 @@
 //! rules themselves.
 
 mod measuring;
-mod sampled;
+pub(crate) mod sampled;
 mod tapped;
 
 use std::collections::VecDeque;

@@ -6,6 +6,7 @@ use crate::{
     moment::Moment,
     record::CellRecord,
     telemetry::{
+        Line, Unit,
         process::{ProcessSample, ProcessSeries},
         redis::{RedisSample, RedisSeries, ResultSizes},
     },
@@ -74,4 +75,32 @@ pub(super) fn resize(cell: &mut CellRecord) {
         let spent = fetch.took().0;
         fetch.done = Micros(fetch.sent.0 + (spent as f64 * (0.4 + 0.6 * share)) as u64);
     }
+}
+
+/// Ten figures once a second over `seconds`, whatever the telemetry of the cell itself has.
+pub(crate) fn lines(cell: &CellRecord, seconds: u32) -> Vec<Line> {
+    const FIGURES: [(&str, Unit, f64); 10] = [
+        ("redis used_memory", Unit::Bytes, 9e6),
+        ("redis input", Unit::BytesPerSecond, 4e6),
+        ("redis output", Unit::BytesPerSecond, 3e6),
+        ("redis commands", Unit::PerSecond, 800.0),
+        ("redis queue celery", Unit::Count, 60.0),
+        ("redis unacked", Unit::Count, 8.0),
+        ("redis clients", Unit::Count, 14.0),
+        ("worker CPU", Unit::Cores, 1.6),
+        ("worker RSS", Unit::Bytes, 4e8),
+        ("http_requests p95", Unit::Seconds, 0.2),
+    ];
+    let load = f64::from(cell.cell.users * cell.cell.tasks) / 80.0;
+    let of = |(n, (name, unit, most)): (usize, (&str, Unit, f64))| {
+        let point = |second: u32| {
+            let wave = (f64::from(second) / (3.0 + n as f64)).sin().abs();
+            let share = 0.1 + load * wave + 0.02 * f64::from((second * 7 + cell.cell.index) % 5);
+            (Moment(i64::from(second) * 1_000_000), most * share)
+        };
+        // One figure has a gap in the middle of every cell.
+        let is_there = |s: &u32| n != 4 || !(seconds / 3..seconds / 2).contains(s);
+        Line { name: name.into(), unit, points: (0..seconds).filter(is_there).map(point).collect() }
+    };
+    FIGURES.into_iter().enumerate().map(of).collect()
 }

@@ -69,7 +69,7 @@ pub(crate) fn draw(metric: Metric, which: Which, rows: &[Row<'_>]) -> Option<Str
     let (least, most) = (values().min()?.max(Micros(1)), values().max()?.max(Micros(1)));
     let longest = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     let frame = Frame {
-        left: (longest as f64 * 6.6 + 14.0).clamp(34.0, 120.0),
+        left: (longest as f64 * 7.2 + 16.0).clamp(34.0, 130.0),
         right: WIDTH - 14.0,
         top: 4.0,
         bottom: 4.0 + ROW * rows.len() as f64,
@@ -79,7 +79,7 @@ pub(crate) fn draw(metric: Metric, which: Which, rows: &[Row<'_>]) -> Option<Str
     let x = if most.0 as f64 / least.0 as f64 > WIDE {
         frame.decades_below(&mut p, least, most)
     } else {
-        frame.even_below(&mut p, Micros(most.0 + most.0 / 30), 4.0)
+        frame.even_below(&mut p, Micros(most.0 + most.0 / 30), 5.5)
     };
     let mut marks = Marks::default();
     for (i, (label, row)) in rows.iter().enumerate() {
