@@ -166,7 +166,7 @@ fn ways(paper: &Paper<'_>) -> Vec<Way> {
     }
     let way = |id: &str, title: &str| Way { id: id.into(), title: title.into() };
     let mut all = vec![way("scenarios", "Overview"), way("criteria", "Criteria")];
-    let names = html_matrix::short_names(&paper.parts().collect::<Vec<_>>());
+    let names = matrix_tables::short_names(&paper.parts().collect::<Vec<_>>());
     let ids = paper.scenarios.iter().flat_map(|s| (0..s.parts().len()).map(|i| scenario_id(s, i)));
     all.extend(ids.zip(names).map(|(id, title)| Way { id, title }));
     all.extend([way("telemetry", "Telemetry"), way("payloads", "Payloads")]);
@@ -196,8 +196,7 @@ fn domain(domain: &Domain, paper: &Paper<'_>) -> Section {
 }
 
 fn payloads(paper: &Paper<'_>) -> Section {
-    let mut section =
-        Section::new("payloads", "Payloads", &[tables::payloads(paper), relations::table(paper)]);
+    let mut section = Section::new("payloads", "Payloads", &[relations::table(paper)]);
     for kind in PayloadKind::ALL {
         let Some(scatter) = scatter::draw(paper, kind) else {
             continue;
@@ -212,6 +211,7 @@ fn payloads(paper: &Paper<'_>) -> Section {
         }
         section.body.push_str(&figure(&title, &text, "", &scatter.svg));
     }
+    section.body.push_str(&tables::payloads(paper).html());
     section
 }
 

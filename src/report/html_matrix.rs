@@ -1,22 +1,19 @@
 //! The parts of the page on all scenarios together: the overview in small multiples, and what was
 //! sampled beside the cells over the whole run.
 
-use std::collections::BTreeMap;
-
 use crate::{
-    fault::FaultKind,
     record::CellRecord,
     repetitions::Metric,
     report::{
         Paper,
         html::figure,
+        matrix_tables::short_names,
         svg::{
             course,
             multiples::{self, Row, Which},
         },
         table::escape,
     },
-    summary::ScenarioSummary,
     telemetry::Line,
     timeline::Stage,
 };
@@ -64,30 +61,6 @@ pub(super) fn multiples(paper: &Paper<'_>) -> String {
     format!("<ul class=\"legend\">{}</ul>\n<div class=\"multiples\">\n{pictures}</div>\n", legend.concat())
 }
 
-/// Short names of scenarios and levels: `S6`, `S7 +250 ms`, `S8 2 %`.
-pub(super) fn short_names(parts: &[&ScenarioSummary]) -> Vec<String> {
-    let name = |s: &&ScenarioSummary| {
-        let id = &s.scenario.id;
-        match s.fault.as_ref().filter(|_| s.name() != id.as_str()).map(|f| &f.kind) {
-            None | Some(FaultKind::None) => id.to_string(),
-            Some(FaultKind::Latency { delay, .. }) => format!("{id} +{delay}"),
-            Some(FaultKind::Drop { ratio, .. }) => format!("{id} {ratio}"),
-            Some(FaultKind::Disconnect { refuse, .. }) => format!("{id} off {refuse}"),
-        }
-    };
-    let mut names: Vec<String> = parts.iter().map(name).collect();
-    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    for name in &mut names {
-        let nth = seen.entry(name.clone()).or_default();
-        *nth += 1;
-        // Levels may differ in what has no room here.
-        if *nth > 1 {
-            name.push_str(&format!(" ({nth})"));
-        }
-    }
-    names
-}
-
 /// What was sampled beside the cells, on one axis.
 pub(super) fn course(paper: &Paper<'_>) -> String {
     let cells: Vec<(&CellRecord, &[Line])> =
@@ -105,21 +78,4 @@ pub(super) fn course(paper: &Paper<'_>) -> String {
         course.rows
     );
     figure("Beside the cells", &text, "", &course.svg)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::sample;
-
-    #[test]
-    fn short_names_tell_levels_apart() {
-        let run = sample::matrix(2);
-        let paper = Paper::of(&run);
-        let names = short_names(&paper.parts().collect::<Vec<_>>());
-        assert_eq!(
-            names,
-            ["S1", "S2", "S3", "S4", "S5", "S6", "S7 +250 ms", "S7 +1.00 s", "S8 2 %", "S8 5 %"]
-        );
-    }
 }

@@ -49,7 +49,7 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
             tables
         }),
     );
-    section(&mut out, "Payloads", [tables::payloads(paper), relations::table(paper)]);
+    section(&mut out, "Payloads", [relations::table(paper), tables::payloads(paper)]);
     for domain in &Domain::ALL {
         let tables = (domain.tables)(paper);
         if tables.is_empty() {
@@ -131,6 +131,45 @@ mod tests {
     fn a_run_with_faults_reads_so() {
         let run = sample::faults();
         insta::assert_snapshot!(summary(&Paper::of(&run)));
+    }
+
+    #[test]
+    fn a_matrix_has_what_an_engineer_looks_for_in_that_order() {
+        let text = summary(&Paper::of(&sample::matrix(3)));
+        let mut last = 0;
+        for title in [
+            "Exit criteria of Phase 1",
+            "Figures for the decision record",
+            "Environment",
+            "Scenarios",
+            "Stages",
+            "Payloads",
+            "Redis",
+            "Merge",
+            "Resilience",
+            "Findings",
+            "Thresholds",
+            "Validity",
+        ] {
+            let at = text.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("{title}"));
+            assert!(at > last, "{title}");
+            last = at;
+        }
+        for said in [
+            "1. timing percentiles",
+            "5. retry and idempotency limits",
+            "| revision of backend | `4be1c0d` |",
+            "| note | before the merge moves out of the worker |",
+            "| target's Redis | 7.2.4 at ",
+            "| order of the cells | 1: ",
+            "| resumed | 2026-10-01T12:20:00Z, after 9 cells |",
+            "Cells that were made again:",
+            "| S5 #2 | 1 | **INVALID** | the job ledger adds up",
+            "S6: over its repetitions:",
+            "needs 3 repetitions",
+        ] {
+            assert!(text.contains(said), "{said}");
+        }
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The tables that only several scenarios or repetitions need: statistics over repetitions, exit
 //! criteria, figures for a decision record, cells that were made again.
 
+use std::collections::BTreeMap;
+
 use crate::{
     bootstrap::{Interval, LEAST_CELLS, METHOD},
+    fault::FaultKind,
     micros::Micros,
     payload::PayloadKind,
     repetitions::{Repeated, Repetitions},
     report::{
-        Paper, criteria,
+        Paper,
+        criteria::{self, State},
         figure::{NONE, TOO_SMALL_MEANS, bytes, said},
         table::{Cell, Table, code, name, num},
     },
@@ -76,7 +80,14 @@ pub(crate) fn exit_criteria(paper: &Paper<'_>) -> Option<Table> {
     for r in all {
         t.row(vec![
             format!("{}. {}", r.criterion.number(), r.criterion.title()).into(),
-            name(r.state.as_str()),
+            Cell::State(
+                r.state.as_str(),
+                match r.state {
+                    State::Met => Some(true),
+                    State::NotMet => Some(false),
+                    State::NotMeasured => None,
+                },
+            ),
             r.evidence.into(),
             files(&r.files),
         ]);
@@ -103,19 +114,20 @@ pub(crate) fn decision(paper: &Paper<'_>) -> Table {
         "verdict",
         "cells",
         "n",
-        "end to end p50 [95 % CI]",
+        "end to end [95 % CI]",
         "p95 [95 % CI]",
         "run p50",
         "merge p50",
         "persist p50",
-        "results p50",
+        "results",
         "not fetched",
     ];
     if has_redis {
-        columns.push("Redis memory peak");
+        columns.push("Redis memory");
     }
     let mut t = Table::new("One row a scenario, or a level of its fault", &columns);
-    for (s, r) in paper.repeated() {
+    let names = short_names(&paper.parts().collect::<Vec<_>>());
+    for ((s, r), short) in paper.repeated().zip(names) {
         let with = |q, i: fn(&Repeated) -> Option<Interval>| {
             let of = r.stage(Stage::EndToEnd).and_then(i);
             of.map_or_else(|| said(q), |i| format!("{} [{}]", said(q), interval(Some(i))))
@@ -124,7 +136,7 @@ pub(crate) fn decision(paper: &Paper<'_>) -> Table {
         let p50 = |stage| num(said(s.best(stage).and_then(|b| b.quantile(0.5))));
         let results = s.payloads.iter().find(|p| p.kind == PayloadKind::Results);
         let mut row: Vec<Cell> = vec![
-            s.name().into(),
+            short.into(),
             name(format!("{} × {}", s.scenario.concurrent_jobs, s.scenario.tasks)),
             s.verdict.into(),
             num(s.cells - s.invalid),
@@ -168,6 +180,30 @@ fn not_fetched(s: &ScenarioSummary) -> Cell {
     if some.is_empty() { num(0) } else { num(some.join(", ")) }
 }
 
+/// Short names of scenarios and levels: `S6`, `S7 +250 ms`, `S8 2 %`.
+pub(crate) fn short_names(parts: &[&ScenarioSummary]) -> Vec<String> {
+    let name = |s: &&ScenarioSummary| {
+        let id = &s.scenario.id;
+        match s.fault.as_ref().filter(|_| s.name() != id.as_str()).map(|f| &f.kind) {
+            None | Some(FaultKind::None) => id.to_string(),
+            Some(FaultKind::Latency { delay, .. }) => format!("{id} +{delay}"),
+            Some(FaultKind::Drop { ratio, .. }) => format!("{id} {ratio}"),
+            Some(FaultKind::Disconnect { refuse, .. }) => format!("{id} off {refuse}"),
+        }
+    };
+    let mut names: Vec<String> = parts.iter().map(name).collect();
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    for name in &mut names {
+        let nth = seen.entry(name.clone()).or_default();
+        *nth += 1;
+        // Levels may differ in what has no room here.
+        if *nth > 1 {
+            name.push_str(&format!(" ({nth})"));
+        }
+    }
+    names
+}
+
 /// INVALID cells that were made again; `None` when there was none.
 pub(crate) fn remade(paper: &Paper<'_>) -> Option<Table> {
     let mut t = Table::new(
@@ -204,4 +240,21 @@ pub(crate) fn thresholds(paper: &Paper<'_>) -> Option<Table> {
         t.row(vec![check.verdict.into(), check.evidence.as_str().into()]);
     }
     (!t.is_empty()).then_some(t)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn short_names_tell_levels_apart() {
+        let run = sample::matrix(2);
+        let paper = Paper::of(&run);
+        let names = short_names(&paper.parts().collect::<Vec<_>>());
+        assert_eq!(
+            names,
+            ["S1", "S2", "S3", "S4", "S5", "S6", "S7 +250 ms", "S7 +1.00 s", "S8 2 %", "S8 5 %"]
+        );
+    }
 }

@@ -33,6 +33,8 @@ mod table;
 mod tables;
 mod tap_tables;
 pub mod terminal;
+#[cfg(test)]
+mod trial;
 
 use std::{
     fs,
@@ -330,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_run_that_went_through_its_file_is_drawn_alike() {
-        for run in [sample::mixed(), sample::faults()] {
+        for run in [sample::mixed(), sample::faults(), sample::matrix(1)] {
             let text = serde_json::to_string(&run).unwrap();
             let again: RunRecord = serde_json::from_str(&text).unwrap();
             let (paper, twin) = (Paper::of(&run), Paper::of(&again));
@@ -343,7 +345,13 @@ mod tests {
     /// The same figure in every format that has it.
     #[test]
     fn formats_agree() {
-        for run in [sample::mixed(), sample::failed_only(), sample::invalid_only(), sample::faults()] {
+        for run in [
+            sample::mixed(),
+            sample::failed_only(),
+            sample::invalid_only(),
+            sample::faults(),
+            sample::matrix(3),
+        ] {
             let paper = Paper::of(&run);
             let html = html::page(&paper);
             let markdown = markdown::summary(&paper);
@@ -396,33 +404,6 @@ mod tests {
                 assert_eq!(counted as u64, s.submitted);
             }
         }
-    }
-
-    /// The whole runbook: eighty cells, each a minute long and looked at every second.
-    fn eighty_cells() -> RunRecord {
-        let mut run = sample::matrix(10);
-        let begin = run.cells[0].t0_unix;
-        for (cell, n) in run.cells.iter_mut().zip(0..) {
-            cell.t0_unix = begin + n * 65_000_000;
-        }
-        run
-    }
-
-    /// Leaves the page where `SPRINGTIDE_TEST_REPORT` says, to be looked at.
-    #[test]
-    fn the_page_of_eighty_cells_is_small() {
-        let run = eighty_cells();
-        let mut paper = Paper::of(&run);
-        assert!(paper.lines.len() > 80);
-        paper.lines.iter_mut().for_each(|(cell, lines)| *lines = sample::sampled::lines(cell, 60));
-        let html = html::page(&paper);
-        if let Some(folder) = std::env::var_os("SPRINGTIDE_TEST_REPORT").map(PathBuf::from) {
-            fs::write(folder.join("eighty.html"), &html).unwrap();
-            fs::write(folder.join("eighty.md"), markdown::summary(&paper)).unwrap();
-            fs::write(folder.join("eighty.txt"), terminal::table(&paper)).unwrap();
-        }
-        assert!(html.len() < 6_000_000, "{} bytes", html.len());
-        assert_eq!(html.matches("class=\"course\"").count(), 10);
     }
 
     /// `cargo test --release a_million -- --ignored --nocapture`; leaves the files where

@@ -47,7 +47,7 @@ pub fn table(paper: &Paper<'_>) -> String {
             out.push_str("\nexit criteria of Phase 1:\n");
         }
         let (n, title, state) = (r.criterion.number(), r.criterion.title(), r.state.as_str());
-        let _ = writeln!(out, "  {n}. {state}: {title}; {}", one_line(&r.evidence));
+        let _ = writeln!(out, "  {n}. {state}: {title}; {}", cut(&one_line(&r.evidence)));
     }
     let found = findings(run);
     if !found.is_empty() {
@@ -58,6 +58,15 @@ pub fn table(paper: &Paper<'_>) -> String {
         let _ = write!(out, "\nchecks that do not hold:\n{}", broken.text());
     }
     out
+}
+
+/// As much as a line of a terminal has room for; the files have all of it.
+fn cut(text: &str) -> String {
+    const ROOM: usize = 120;
+    match text.char_indices().nth(ROOM) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{} …", text[..at].trim_end()),
+    }
 }
 
 fn scenario(out: &mut String, s: &ScenarioSummary) {

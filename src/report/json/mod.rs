@@ -342,6 +342,25 @@ mod tests {
     }
 
     #[test]
+    fn a_matrix_has_its_criteria_and_intervals() {
+        let run = sample::matrix(3);
+        let value: Value = serde_json::from_str(&summary(&Paper::of(&run), Exit::Invalid)).unwrap();
+        let states: Vec<&Value> =
+            value["exit_criteria"].as_array().unwrap().iter().map(|c| &c["state"]).collect();
+        assert_eq!(states, ["met"; 5]);
+        let s6 = &value["scenarios"][5];
+        let e2e = s6["repetitions"].as_array().unwrap().iter().find(|m| m["metric"] == "end_to_end").unwrap();
+        assert_eq!((&e2e["cells"], &e2e["n"], &e2e["resamples"]), (&3.into(), &30.into(), &2_000.into()));
+        let number = |name: &str| e2e[name].as_f64().unwrap();
+        assert!(number("p50_low") <= number("p50"));
+        assert_eq!(e2e["each"].as_array().unwrap().len(), 3);
+        assert!(value["relations"][1]["slope"].as_f64().unwrap() > 0.0);
+        assert_eq!(value["revisions"]["backend"], "4be1c0d");
+        let one: Value = serde_json::from_str(&summary(&Paper::of(&sample::good()), Exit::Pass)).unwrap();
+        assert_eq!(one["exit_criteria"], serde_json::json!([]));
+    }
+
+    #[test]
     fn what_is_unknown_is_null_and_what_is_a_bound_is_flagged() {
         let run = sample::failed_only();
         let value: Value = serde_json::from_str(&summary(&Paper::of(&run), Exit::Failed)).unwrap();

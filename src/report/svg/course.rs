@@ -43,8 +43,16 @@ struct Row {
 
 /// Draws a run; `None` when nothing was sampled. The cells come in the order they ran.
 pub(crate) fn draw(run: &RunRecord, cells: &[Beside<'_>]) -> Option<Course> {
-    let begin = cells.iter().map(|(c, _)| c.t0_unix).min()?;
-    let end = cells.iter().map(|(c, _)| c.t0_unix + c.duration.0).max()?;
+    // What is sampled begins before a cell's T0 and goes on after its last job.
+    let reach = |(cell, lines): &Beside<'_>| {
+        let points = lines.iter().flat_map(|l| [l.points.first(), l.points.last()]).flatten();
+        let own = [0, i64::try_from(cell.duration.0).unwrap_or(i64::MAX)];
+        let all = || points.clone().map(|p| p.0.0).chain(own);
+        let at = |moment: Option<i64>| cell.t0_unix.saturating_add_signed(moment.unwrap_or(0));
+        (at(all().min()), at(all().max()))
+    };
+    let begin = cells.iter().map(|c| reach(c).0).min()?;
+    let end = cells.iter().map(|c| reach(c).1).max()?;
     let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
     // In the order in which they were first told, not by name.
     let mut names: Vec<&str> = Vec::new();
