@@ -253,15 +253,18 @@ mod tests {
     }
 
     /// How often the truth was missed below and above, and how often both ends were there.
-    fn missed(cells: usize, jobs: usize, common: f64, times: u32) -> [u32; 3] {
+    fn missed(cells: usize, jobs: usize, common: f64, q: f64, times: u32) -> [u32; 3] {
         let mut rng = rng(7);
+        // The quantiles of the standard normal distribution at 50 % and 95 %.
+        let z = if q < 0.9 { 0.0 } else { 1.644_85f64 };
+        let truth = Micros((1e6 * (0.3 * z).exp()) as u64);
         let mut found = [0; 3];
         for _ in 0..times {
             let data = clusters(&clustered(cells, jobs, common, &mut rng));
-            let [p50] = intervals(&data, [0.5], &mut rng).unwrap();
-            found[0] += u32::from(p50.low.is_some_and(|low| low > Micros(1_000_000)));
-            found[1] += u32::from(p50.high.is_some_and(|high| high < Micros(1_000_000)));
-            found[2] += u32::from(p50.low.is_some() && p50.high.is_some());
+            let [found_at] = intervals(&data, [q], &mut rng).unwrap();
+            found[0] += u32::from(found_at.low.is_some_and(|low| low > truth));
+            found[1] += u32::from(found_at.high.is_some_and(|high| high < truth));
+            found[2] += u32::from(found_at.low.is_some() && found_at.high.is_some());
         }
         found
     }
@@ -270,7 +273,7 @@ mod tests {
     /// 60 medians of single cells would leave the truth out.
     #[test]
     fn it_covers_the_truth_about_as_often_as_it_says() {
-        let [below, above, bounded] = missed(10, 8, 0.3, 60);
+        let [below, above, bounded] = missed(10, 8, 0.3, 0.5, 60);
         assert!(below + above <= 7, "{below} below, {above} above");
         assert_eq!(bounded, 60);
     }
@@ -281,8 +284,10 @@ mod tests {
     fn coverage() {
         for cells in [3, 4, 5, 10, 20] {
             for jobs in [1, 5, 10] {
-                let of = |common| missed(cells, jobs, common, 400);
-                println!("{cells} x {jobs}: {:?}", [0.0, 0.3, 0.9].map(of));
+                for q in [0.5, 0.95] {
+                    let of = |common| missed(cells, jobs, common, q, 400);
+                    println!("{cells} x {jobs}, {q}: {:?}", [0.0, 0.3, 0.9].map(of));
+                }
             }
         }
     }
