@@ -269,8 +269,8 @@ mod tests {
         found
     }
 
-    /// Ten cells of eight jobs that have a third of their variance in common. With ten cells 40 of
-    /// 60 medians of single cells would leave the truth out.
+    /// Ten cells of eight jobs that have a third of their variance in common; five of a hundred
+    /// would be what it says, `coverage` measures it with more.
     #[test]
     fn it_covers_the_truth_about_as_often_as_it_says() {
         let [below, above, bounded] = missed(10, 8, 0.3, 0.5, 60);

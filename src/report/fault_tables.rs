@@ -231,3 +231,22 @@ pub(crate) fn all(paper: &Paper<'_>) -> Vec<Table> {
     };
     each.iter().flat_map(tables).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn cells_that_do_not_count_are_not_said_to() {
+        let mut run = sample::faults();
+        run.cells
+            .iter_mut()
+            .filter(|c| c.cell.scenario.as_str() == "S8")
+            .for_each(|c| c.verdict = Verdict::Invalid);
+        let all = Resilience::of_run(&run);
+        let text = jobs(all.last().unwrap()).text();
+        assert_eq!(text.matches("0 of 2, 2 INVALID").count(), 2, "{text}");
+        assert!(text.contains("4 of 4"), "{text}");
+    }
+}

@@ -272,6 +272,23 @@ mod tests {
     }
 
     #[test]
+    fn every_way_leads_somewhere() {
+        for (run, has_ways) in [(sample::matrix(2), true), (sample::faults(), true), (sample::good(), false)]
+        {
+            let html = page(&Paper::of(&run));
+            assert_eq!(html.contains("<nav class=\"ways\""), has_ways);
+            let ids: Vec<&str> =
+                html.split("href=\"#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+            for id in &ids {
+                assert_eq!(html.matches(&format!(" id=\"{id}\"")).count(), 1, "{id}");
+            }
+            for section in html.split("<section id=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                assert!(ids.contains(&section), "{section}");
+            }
+        }
+    }
+
+    #[test]
     fn figures_of_invalid_cells_are_marked() {
         let html = page(&Paper::of(&sample::invalid_only()));
         assert!(html.contains("must not be used"));
