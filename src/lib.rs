@@ -22,6 +22,7 @@ pub mod trace;
 
 // Sums.
 pub mod agreement;
+pub mod bootstrap;
 pub mod finding;
 pub mod injection;
 pub mod judgement;
@@ -30,6 +31,8 @@ pub mod payload;
 pub mod plan;
 pub mod posts;
 pub mod record;
+pub mod relation;
+pub mod repetitions;
 pub mod resilience;
 pub mod saturation;
 pub mod snapshot;

@@ -80,12 +80,11 @@ fn totals(r: &Resilience<'_>, what: &str, columns: &[&'static str], of: fn(&Figu
     let mut t = Table::new(format!("{}: {what}, with and without the fault", r.scenario.id), &columns);
     for part in r.all() {
         let sound = part.cells.iter().filter(|(c, _)| c.verdict != Verdict::Invalid).count();
-        let counted = if sound == 0 { part.cells.len() } else { sound };
-        let mut row = vec![
-            part.cells[0].0.cell.scenario.to_string().into(),
-            name(part.fault),
-            num(format!("{counted} of {}", part.cells.len())),
-        ];
+        let counted = match sound {
+            0 => format!("0 of {0}, {0} INVALID", part.cells.len()),
+            _ => format!("{sound} of {}", part.cells.len()),
+        };
+        let mut row = vec![part.cells[0].0.cell.scenario.to_string().into(), name(part.fault), num(counted)];
         row.extend(of(&part.total));
         t.row(row);
     }
@@ -231,4 +230,23 @@ pub(crate) fn all(paper: &Paper<'_>) -> Vec<Table> {
         tables
     };
     each.iter().flat_map(tables).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn cells_that_do_not_count_are_not_said_to() {
+        let mut run = sample::faults();
+        run.cells
+            .iter_mut()
+            .filter(|c| c.cell.scenario.as_str() == "S8")
+            .for_each(|c| c.verdict = Verdict::Invalid);
+        let all = Resilience::of_run(&run);
+        let text = jobs(all.last().unwrap()).text();
+        assert_eq!(text.matches("0 of 2, 2 INVALID").count(), 2, "{text}");
+        assert!(text.contains("4 of 4"), "{text}");
+    }
 }

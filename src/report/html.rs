@@ -6,11 +6,14 @@ use crate::{
     micros::Micros,
     payload::PayloadKind,
     report::{
-        Paper, fault_tables, html_scenario, redis_tables,
+        Paper, criteria,
+        domains::Domain,
+        environment, fault_tables, html_matrix, html_scenario, matrix_tables, relations,
         svg::scatter,
         table::{Table, escape},
         tables::{self, STAND_IN, STAND_IN_MEANS},
     },
+    summary::ScenarioSummary,
     verdict::{Exit, Verdict},
 };
 
@@ -29,7 +32,17 @@ struct Page<'a> {
     stand_in_says: &'static str,
     stand_in_means: &'static str,
     sections: Vec<Section>,
+    /// The sections that are not among the ways.
+    contents: Vec<Way>,
+    /// Empty for a run of one or two scenarios.
+    ways: Vec<Way>,
     css: &'static str,
+}
+
+/// An entry of the list that stays in sight.
+struct Way {
+    id: String,
+    title: String,
 }
 
 /// A part of the page with a heading of its own.
@@ -50,6 +63,10 @@ impl Section {
 pub(super) fn page(paper: &Paper<'_>) -> String {
     let run = paper.run;
     let verdict = paper.verdict();
+    let (sections, ways) = (sections(paper), ways(paper));
+    let is_apart = |s: &&Section| !ways.iter().any(|w| w.id == s.id);
+    let contents =
+        sections.iter().filter(is_apart).map(|s| Way { id: s.id.clone(), title: s.title.clone() }).collect();
     let page = Page {
         label: &run.label,
         run_id: &run.run_id,
@@ -64,7 +81,9 @@ pub(super) fn page(paper: &Paper<'_>) -> String {
         stand_in: run.target.stand_in,
         stand_in_says: STAND_IN,
         stand_in_means: STAND_IN_MEANS,
-        sections: sections(paper),
+        contents,
+        sections,
+        ways,
         css: CSS,
     };
     page.render().expect("writing to memory does not fail")
@@ -86,31 +105,39 @@ fn lead(paper: &Paper<'_>) -> String {
 }
 
 fn sections(paper: &Paper<'_>) -> Vec<Section> {
-    let mut all = vec![
-        Section::new("validity", "Validity", &[tables::checklist(paper)]),
-        Section::new("findings", "Findings", &[tables::findings(paper)]),
-        Section::new("plan", "Plan, target and host", &[tables::facts(paper)]),
-        Section::new("scenarios", "Scenarios", &[tables::matrix(paper)]),
-    ];
+    let is_matrix = criteria::is_matrix(paper.run);
+    let overview = overview(paper, is_matrix);
+    let mut validity = Section::new("validity", "Validity", &[tables::checklist(paper)]);
     if let Some(why) = &paper.run.stopped {
         let warning = format!("<p class=\"warn\">Stopped before its plan was done: {}</p>", escape(why));
-        all[0].body.insert_str(0, &warning);
+        validity.body.insert_str(0, &warning);
     }
-    let mut rows_left = html_scenario::GANTT_ROWS;
-    for s in &paper.scenarios {
-        for (i, part) in s.parts().iter().enumerate() {
-            let level = if s.levels.is_empty() { String::new() } else { format!("-level-{}", i + 1) };
-            all.push(Section {
-                id: format!("scenario-{}{level}", s.scenario.id),
-                title: format!("Scenario {}", part.name()),
-                body: html_scenario::body(paper, part, &mut rows_left),
-            });
-        }
+    let mut findings = Section::new("findings", "Findings", &[tables::findings(paper)]);
+    findings.body.extend(matrix_tables::thresholds(paper).map(|t| t.html()));
+    let plan = Section::new("plan", "Plan, target and host", &[environment::facts(paper)]);
+    // Of many scenarios the whole comes first, of one what its figures are worth.
+    let mut all = Vec::new();
+    if is_matrix {
+        let mut tables: Vec<Table> = matrix_tables::exit_criteria(paper).into_iter().collect();
+        tables.push(matrix_tables::decision(paper));
+        all.extend([overview, Section::new("criteria", "Exit criteria", &tables), validity, findings, plan]);
+    } else {
+        all.extend([validity, findings, plan, overview]);
     }
     let resilience = fault_tables::all(paper);
     if !resilience.is_empty() {
         // Behind the matrix: what a fault did is what its scenarios were run for.
-        all.insert(4, Section::new("resilience", "Resilience", &resilience));
+        all.push(Section::new("resilience", "Resilience", &resilience));
+    }
+    let mut rows_left = html_scenario::GANTT_ROWS;
+    for s in &paper.scenarios {
+        for (i, part) in s.parts().iter().enumerate() {
+            all.push(Section {
+                id: scenario_id(s, i),
+                title: format!("Scenario {}", part.name()),
+                body: html_scenario::body(paper, part, &mut rows_left),
+            });
+        }
     }
     if paper.scenarios.is_empty() {
         all.push(Section {
@@ -119,15 +146,57 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
             body: "<p class=\"warn\">No cell was finished: there are no figures.</p>".into(),
         });
     }
+    all.push(Section { id: "telemetry".into(), title: "Telemetry".into(), body: html_matrix::course(paper) });
+    all.extend(Domain::ALL.iter().map(|d| domain(d, paper)));
     all.push(payloads(paper));
-    let redis = redis_tables::all(paper);
-    all.extend((!redis.is_empty()).then(|| Section::new("redis", "Redis", &redis)));
     all.push(Section::new("observer", "Observer cost", &[tables::observer(paper)]));
     all
 }
 
+/// The anchor of a scenario, or of a level of its fault.
+fn scenario_id(s: &ScenarioSummary, part: usize) -> String {
+    let level = if s.levels.is_empty() { String::new() } else { format!("-level-{}", part + 1) };
+    format!("scenario-{}{level}", s.scenario.id)
+}
+
+/// The list that stays in sight: the scenarios, and what is before and behind them.
+fn ways(paper: &Paper<'_>) -> Vec<Way> {
+    if !criteria::is_matrix(paper.run) {
+        return Vec::new();
+    }
+    let way = |id: &str, title: &str| Way { id: id.into(), title: title.into() };
+    let mut all = vec![way("scenarios", "Overview"), way("criteria", "Criteria")];
+    let names = matrix_tables::short_names(&paper.parts().collect::<Vec<_>>());
+    let ids = paper.scenarios.iter().flat_map(|s| (0..s.parts().len()).map(|i| scenario_id(s, i)));
+    all.extend(ids.zip(names).map(|(id, title)| Way { id, title }));
+    all.extend([way("telemetry", "Telemetry"), way("payloads", "Payloads")]);
+    all
+}
+
+/// All scenarios in one table, and of a matrix in pictures before it.
+fn overview(paper: &Paper<'_>, is_matrix: bool) -> Section {
+    let title = if is_matrix { "Overview" } else { "Scenarios" };
+    let tables: Vec<Table> =
+        std::iter::once(tables::matrix(paper)).chain(matrix_tables::remade(paper)).collect();
+    let mut section = Section::new("scenarios", title, &tables);
+    if is_matrix {
+        section.body.insert_str(0, &html_matrix::multiples(paper));
+    }
+    section
+}
+
+/// What was sampled beside the load, or which flag would have sampled it.
+fn domain(domain: &Domain, paper: &Paper<'_>) -> Section {
+    let mut section = Section::new(domain.id, domain.title, &(domain.tables)(paper));
+    section.body.push_str(&(domain.pictures)(paper));
+    if section.body.is_empty() {
+        section.body = format!("<p class=\"note\">{}</p>\n", escape(&domain.missing()));
+    }
+    section
+}
+
 fn payloads(paper: &Paper<'_>) -> Section {
-    let mut section = Section::new("payloads", "Payloads", &[tables::payloads(paper)]);
+    let mut section = Section::new("payloads", "Payloads", &[relations::table(paper)]);
     for kind in PayloadKind::ALL {
         let Some(scatter) = scatter::draw(paper, kind) else {
             continue;
@@ -135,9 +204,14 @@ fn payloads(paper: &Paper<'_>) -> Section {
         let of: u64 =
             paper.parts().flat_map(|s| &s.payloads).filter(|p| p.kind == kind).map(|p| p.count()).sum();
         let title = format!("Size against latency: {}", kind.as_str());
-        let text = format!("{} of {of} payloads are drawn; latency on a log scale.", scatter.drawn);
+        let mut text = format!("{} of {of} payloads are drawn; latency on a log scale.", scatter.drawn);
+        let relation = paper.relations.iter().find(|r| r.kind == kind);
+        if let Some(sentence) = relation.and_then(relations::sentence) {
+            text.push_str(&format!(" Line: least squares of sound cells without a fault, {sentence}."));
+        }
         section.body.push_str(&figure(&title, &text, "", &scatter.svg));
     }
+    section.body.push_str(&tables::payloads(paper).html());
     section
 }
 
@@ -182,9 +256,10 @@ mod tests {
             sample::failed_only(),
             sample::mixed(),
             sample::faults(),
+            sample::matrix(2),
         ] {
             let html = page(&Paper::of(&run));
-            for id in ["validity", "findings", "plan", "scenarios", "payloads", "observer"] {
+            for id in ["validity", "findings", "plan", "scenarios", "telemetry", "payloads", "observer"] {
                 assert!(html.contains(&format!("<section id=\"{id}\"")), "{id}");
             }
             for s in &Paper::of(&run).scenarios {
@@ -197,6 +272,23 @@ mod tests {
     }
 
     #[test]
+    fn every_way_leads_somewhere() {
+        for (run, has_ways) in [(sample::matrix(2), true), (sample::faults(), true), (sample::good(), false)]
+        {
+            let html = page(&Paper::of(&run));
+            assert_eq!(html.contains("<nav class=\"ways\""), has_ways);
+            let ids: Vec<&str> =
+                html.split("href=\"#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+            for id in &ids {
+                assert_eq!(html.matches(&format!(" id=\"{id}\"")).count(), 1, "{id}");
+            }
+            for section in html.split("<section id=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                assert!(ids.contains(&section), "{section}");
+            }
+        }
+    }
+
+    #[test]
     fn figures_of_invalid_cells_are_marked() {
         let html = page(&Paper::of(&sample::invalid_only()));
         assert!(html.contains("must not be used"));
@@ -204,7 +296,8 @@ mod tests {
 
     #[test]
     fn every_tag_is_closed() {
-        let html = [sample::mixed(), sample::faults()].map(|run| page(&Paper::of(&run))).concat();
+        let html =
+            [sample::mixed(), sample::faults(), sample::matrix(2)].map(|run| page(&Paper::of(&run))).concat();
         for tag in [
             "section", "table", "figure", "svg", "details", "div", "tr", "td", "th", "ul", "li", "text",
             "title",

@@ -5,7 +5,7 @@ use crate::{
     report::{
         Paper,
         html::figure,
-        milestones, scenario_tables,
+        matrix_tables, milestones, scenario_tables,
         svg::{
             gantt,
             over_time::{self, Coarse, Which},
@@ -30,6 +30,10 @@ pub(super) fn body(paper: &Paper<'_>, s: &ScenarioSummary, rows_left: &mut usize
     out.push_str("<h3>Stages</h3>\n");
     out.push_str(&stages(paper, s));
     out.push_str(&scenario_tables::stages(s).html());
+    if s.cells > 1 {
+        let its = paper.repeated().find(|(part, _)| std::ptr::eq(*part, s));
+        out.extend(its.map(|(_, r)| matrix_tables::over_repetitions(paper, r).html()));
+    }
     out.extend(tap_tables::agreement(run, s).map(|t| t.html()));
     out.extend(target_tables::metrics(s).map(|t| t.html()));
     out.extend(target_tables::agreement(s).map(|t| t.html()));

@@ -4,12 +4,15 @@ use std::fmt::Write as _;
 
 use crate::{
     report::{
-        Paper, fault_tables, redis_tables, scenario_tables,
+        Paper,
+        domains::Domain,
+        environment, fault_tables, matrix_tables, relations, scenario_tables,
         table::escape_markdown,
         tables::{self, STAND_IN, STAND_IN_MEANS},
         tap_tables, target_tables,
     },
     summary::ScenarioSummary,
+    verdict::Verdict,
 };
 
 /// The whole summary.
@@ -23,16 +26,24 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
     if let Some(why) = &run.stopped {
         let _ = writeln!(out, "Stopped before its plan was done: {}\n", escape_markdown(why));
     }
-    section(&mut out, "Scenarios", [tables::matrix(paper)]);
-    section(&mut out, "Exit criteria", [tables::checklist(paper)]);
-    section(&mut out, "Findings", [tables::findings(paper)]);
-    section(&mut out, "Environment", [tables::facts(paper)]);
-    let each = || paper.parts();
+    out.push_str(&lead(paper));
+    let criteria = matrix_tables::exit_criteria(paper);
+    if let Some(criteria) = criteria {
+        section(&mut out, "Exit criteria of Phase 1", [criteria]);
+        section(&mut out, "Figures for the decision record", [matrix_tables::decision(paper)]);
+    }
+    section(&mut out, "Environment", [environment::facts(paper)]);
+    section(
+        &mut out,
+        "Scenarios",
+        std::iter::once(tables::matrix(paper)).chain(matrix_tables::remade(paper)),
+    );
     section(
         &mut out,
         "Stages",
-        each().flat_map(|s| {
+        paper.repeated().flat_map(|(s, r)| {
             let mut tables = vec![scenario_tables::stages(s)];
+            tables.extend((s.cells > 1).then(|| matrix_tables::over_repetitions(paper, r)));
             tables.extend(tap_tables::agreement(run, s));
             tables.extend(target_tables::metrics(s));
             tables.extend(target_tables::agreement(s));
@@ -41,10 +52,25 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
             tables
         }),
     );
+    section(&mut out, "Payloads", [relations::table(paper), tables::payloads(paper)]);
+    for domain in &Domain::ALL {
+        let tables = (domain.tables)(paper);
+        if tables.is_empty() {
+            let _ = writeln!(out, "## {}\n\n{}\n", domain.title, escape_markdown(&domain.missing()));
+        } else {
+            section(&mut out, domain.title, tables);
+        }
+    }
     let resilience = fault_tables::all(paper);
     if !resilience.is_empty() {
         section(&mut out, "Resilience", resilience);
     }
+    section(&mut out, "Findings", [tables::findings(paper)]);
+    if let Some(thresholds) = matrix_tables::thresholds(paper) {
+        section(&mut out, "Thresholds", [thresholds]);
+    }
+    section(&mut out, "Validity", [tables::checklist(paper)]);
+    let each = || paper.parts();
     if paper.parts().any(ScenarioSummary::is_tapped) {
         section(&mut out, "Posts", each().filter_map(|s| tap_tables::posts(run, s)));
     }
@@ -53,17 +79,33 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         "Requests",
         each().flat_map(|s| [scenario_tables::requests(s), scenario_tables::errors(s)]),
     );
-    section(&mut out, "Payloads", [tables::payloads(paper)]);
-    let redis = redis_tables::all(paper);
-    if !redis.is_empty() {
-        section(&mut out, "Redis", redis);
-    }
     section(&mut out, "Ledger", each().map(|s| scenario_tables::ledger(run, s)));
     section(&mut out, "Observer cost", [tables::observer(paper)]);
     section(&mut out, "Generator health", each().map(|s| scenario_tables::health(run, s)));
     out.truncate(out.trim_end().len());
     out.push('\n');
     out
+}
+
+/// What was done, in a sentence or two.
+fn lead(paper: &Paper<'_>) -> String {
+    let run = paper.run;
+    let (done, planned) = (run.measured().count(), run.plan.measured().count());
+    let count = |n: usize, one: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") };
+    let mut text = format!(
+        "{} of {} from seed {}, {done} of {planned} cells measured",
+        count(run.plan.scenarios.len(), "scenario"),
+        escape_markdown(&run.plan.matrix_name),
+        run.plan.seed
+    );
+    let invalid = run.measured().filter(|c| c.verdict == Verdict::Invalid).count();
+    let again = run.replaced().count();
+    for (n, what) in [(invalid, "INVALID"), (again, "made again")] {
+        if n > 0 {
+            let _ = write!(text, ", {n} {what}");
+        }
+    }
+    format!("{text}; on {}, {}.\n\n", escape_markdown(&run.target.url), run.started)
 }
 
 fn section(out: &mut String, title: &str, tables: impl IntoIterator<Item = crate::report::table::Table>) {
@@ -95,6 +137,45 @@ mod tests {
     }
 
     #[test]
+    fn a_matrix_has_what_an_engineer_looks_for_in_that_order() {
+        let text = summary(&Paper::of(&sample::matrix(3)));
+        let mut last = 0;
+        for title in [
+            "Exit criteria of Phase 1",
+            "Figures for the decision record",
+            "Environment",
+            "Scenarios",
+            "Stages",
+            "Payloads",
+            "Redis",
+            "Merge",
+            "Resilience",
+            "Findings",
+            "Thresholds",
+            "Validity",
+        ] {
+            let at = text.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("{title}"));
+            assert!(at > last, "{title}");
+            last = at;
+        }
+        for said in [
+            "1. timing percentiles",
+            "5. retry and idempotency limits",
+            "| revision of backend | `4be1c0d` |",
+            "| note | before the merge moves out of the worker |",
+            "| target's Redis | 7.2.4 at ",
+            "| order of the cells | 1: ",
+            "| resumed | 2026-10-01T12:20:00Z, after 9 cells |",
+            "Cells that were made again:",
+            "| S5 #2 | 1 | **INVALID** | the job ledger adds up",
+            "S6: over its repetitions:",
+            "needs 3 repetitions",
+        ] {
+            assert!(text.contains(said), "{said}");
+        }
+    }
+
+    #[test]
     fn nothing_from_outside_becomes_markup() {
         let run = sample::nasty();
         let text = summary(&Paper::of(&run));
@@ -108,7 +189,7 @@ mod tests {
             let text = summary(&Paper::of(&run));
             for title in [
                 "Scenarios",
-                "Exit criteria",
+                "Validity",
                 "Findings",
                 "Environment",
                 "Stages",

@@ -4,20 +4,26 @@
 //! [`estimate`](crate::estimate), so a figure is the same in every format; nothing here measures
 //! or judges. To add a format: a variant of [`Format`], a file, and what the compiler then asks for.
 
+mod criteria;
+mod domains;
+mod environment;
 mod fault_tables;
 mod figure;
 mod fold;
 mod hlog;
 mod html;
+mod html_matrix;
 mod html_scenario;
 mod jobs;
 pub mod json;
 mod locust;
 mod markdown;
+mod matrix_tables;
 mod milestones;
 mod payloads;
 mod redis;
 mod redis_tables;
+mod relations;
 mod resilience;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -31,6 +37,8 @@ mod tables;
 mod tap_tables;
 mod target_tables;
 pub mod terminal;
+#[cfg(test)]
+mod trial;
 
 use std::{
     fs,
@@ -44,8 +52,11 @@ use std::{
 
 use crate::{
     fault::FaultMode,
-    record::{RecordError, RunRecord, write_whole},
+    record::{CellRecord, RecordError, RunRecord, write_whole},
+    relation::Relation,
+    repetitions::Repetitions,
     summary::ScenarioSummary,
+    telemetry::Line,
     verdict::Verdict,
 };
 
@@ -56,17 +67,33 @@ pub struct Paper<'a> {
     pub run: &'a RunRecord,
     /// Scenarios that have a finished cell, in the order of the plan.
     pub scenarios: Vec<ScenarioSummary>,
+    /// Each part of [`parts`](Self::parts) over its repetitions, in the same order.
+    pub repetitions: Vec<Repetitions>,
+    /// How latency goes with the size of each kind of payload.
+    pub relations: Vec<Relation>,
+    /// The cells in the order they ran, replaced ones too, with what was sampled beside each.
+    pub lines: Vec<(&'a CellRecord, Vec<Line>)>,
 }
 
 impl<'a> Paper<'a> {
     /// Adds a run's figures up.
     pub fn of(run: &'a RunRecord) -> Self {
-        Self { run, scenarios: ScenarioSummary::of_run(run) }
+        let scenarios = ScenarioSummary::of_run(run);
+        let repetitions = Repetitions::of_run(run, &scenarios);
+        let mut cells: Vec<&CellRecord> = run.measured().chain(run.replaced()).collect();
+        cells.sort_by_key(|c| c.t0_unix);
+        let lines = cells.into_iter().map(|c| (c, c.telemetry.lines())).collect();
+        Self { run, repetitions, relations: Relation::of_run(run), lines, scenarios }
     }
 
     /// Scenarios, and of those with several levels of a fault each level: what has figures.
     pub fn parts(&self) -> impl Iterator<Item = &ScenarioSummary> + Clone {
         self.scenarios.iter().flat_map(ScenarioSummary::parts)
+    }
+
+    /// The same, each with its repetitions.
+    pub fn repeated(&self) -> impl Iterator<Item = (&ScenarioSummary, &Repetitions)> + Clone {
+        self.parts().zip(&self.repetitions)
     }
 
     /// The run's verdict; one that was never judged cannot be trusted.
@@ -176,7 +203,7 @@ impl File<'_> {
             Self::OfScenario(format, s) => match format {
                 Format::Jobs => jobs::csv(run, s),
                 Format::Payloads => payloads::csv(run, s),
-                Format::Stages => stages::csv(run, s),
+                Format::Stages => stages::csv(paper, s),
                 Format::LocustStats => locust::stats(s),
                 Format::LocustHistory => locust::history(run, s),
                 Format::LocustFailures => locust::failures(s),
@@ -329,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_run_that_went_through_its_file_is_drawn_alike() {
-        for run in [sample::mixed(), sample::faults()] {
+        for run in [sample::mixed(), sample::faults(), sample::matrix(1)] {
             let text = serde_json::to_string(&run).unwrap();
             let again: RunRecord = serde_json::from_str(&text).unwrap();
             let (paper, twin) = (Paper::of(&run), Paper::of(&again));
@@ -348,6 +375,7 @@ mod tests {
             sample::invalid_only(),
             sample::faults(),
             sample::scraped_run(),
+            sample::matrix(3),
         ] {
             let paper = Paper::of(&run);
             let html = html::page(&paper);
@@ -355,7 +383,7 @@ mod tests {
             let terminal = terminal::table(&paper);
             let json: Value = serde_json::from_str(&json::summary(&paper, Exit::Invalid)).unwrap();
             for s in &paper.scenarios {
-                let rows = sample::rows(&stages::csv(&run, s));
+                let rows = sample::rows(&stages::csv(&paper, s));
                 let all = s.parts().iter().flat_map(|p| p.stages.iter().map(move |stage| (p, stage)));
                 for (row, (part, stage)) in rows.iter().zip(all) {
                     let of_json = |list: &Value, key: &str, name: &str| {

@@ -56,6 +56,7 @@ pub(crate) fn stages(s: &ScenarioSummary) -> Table {
             some(stage.mean()),
         ]);
     }
+    t.note("CI: out of the order statistics, as if jobs had nothing in common; with several cells, the table over repetitions says what they have.");
     t.note("Source client: clocked exactly. Source poll: known to lie between two polls; figures are midpoints, ± half width is the median uncertainty of one job. No mean where jobs are unfinished.");
     if s.is_tapped() {
         t.note("Source tap: from the receipt of one post of the target's workers to that of another. To the tap, run ends with the last task's last word and merge with the receipt of the results; polled stages have other bounds: run goes on to MERGING_QUEUED, and merge contains persist.");

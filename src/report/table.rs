@@ -18,6 +18,8 @@ pub(crate) enum Cell {
     Code(String),
     /// A judgement.
     Verdict(Verdict),
+    /// Another one, in its own words; good, bad, or neither.
+    State(&'static str, Option<bool>),
 }
 
 impl Cell {
@@ -25,6 +27,7 @@ impl Cell {
         match self {
             Self::Text(s) | Self::Number(s) | Self::Name(s) | Self::Code(s) => s.clone(),
             Self::Verdict(v) => v.to_string(),
+            Self::State(words, _) => (*words).to_owned(),
         }
     }
 
@@ -38,6 +41,14 @@ impl Cell {
             }
             Self::Code(s) => format!("<code>{}</code>", escape(s)),
             Self::Verdict(v) => badge(*v),
+            Self::State(words, good) => {
+                let class = match good {
+                    Some(true) => " pass",
+                    Some(false) => " fail",
+                    None => "",
+                };
+                format!("<span class=\"badge{class}\">{}</span>", escape(words))
+            }
         }
     }
 
@@ -47,6 +58,7 @@ impl Cell {
             Self::Code(s) if s.contains('`') => escape_markdown(s),
             Self::Code(s) => format!("`{}`", one_line(s).replace('|', "\\|")),
             Self::Verdict(v) => format!("**{v}**"),
+            Self::State(words, _) => format!("**{words}**"),
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::{
     fault::Fault,
-    micros::Micros,
-    plan::{Accounts, Plan},
+    repetitions::Repetitions,
     report::{
         Paper,
-        figure::{self, NONE, TOO_SMALL_MEANS, interval, part, said},
+        figure::{self, NONE, TOO_SMALL_MEANS, part, said},
         fold,
-        table::{Cell, Table, code, num},
+        matrix_tables::{interval, interval_note},
+        table::{Cell, Table, code, name, num},
         target_tables,
     },
     scenario::Scenario,
@@ -60,93 +60,6 @@ pub(crate) fn findings(paper: &Paper<'_>) -> Table {
     t
 }
 
-/// Target, plan, program and machine.
-pub(crate) fn facts(paper: &Paper<'_>) -> Table {
-    let run = paper.run;
-    let (plan, settings) = (&run.plan, &run.plan.settings);
-    let mut t = Table::new("Plan, target, versions and host", &["what", "value"]);
-    let mut fact = |what: &str, value: Cell| t.row(vec![what.into(), value]);
-    fact("run", code(&run.run_id));
-    fact("started", run.started.to_string().into());
-    fact("last cell ended", run.finished.map_or_else(|| "not yet".into(), |f| f.to_string()).into());
-    if let Some(why) = &run.stopped {
-        fact("stopped", why.as_str().into());
-    }
-    fact("command", code(&run.command));
-    let kind = if run.target.stand_in { "built-in stand-in, " } else { "" };
-    fact("target", format!("{kind}{}", run.target.url).into());
-    fact("target says", code(&run.target.hello));
-    fact("target's server", run.target.server.as_deref().unwrap_or(NONE).into());
-    fact("target keeps connections", if run.target.keep_alive { "yes" } else { "no" }.into());
-    if let Some(retries) = &run.target.retries {
-        fact("its workers", format!("retries {retries}").into());
-    }
-    if let Some(tap) = &run.rigging.tap {
-        let kind = if tap.built_in { "built-in, " } else { "" };
-        let text = format!("{kind}{} in front of {}, springtide {}", tap.url, tap.upstream, tap.version);
-        fact("tap", text.into());
-    }
-    if let Some(toxiproxy) = &run.rigging.toxiproxy {
-        fact("Toxiproxy", format!("{} at {}, {}", toxiproxy.proxy, toxiproxy.url, toxiproxy.listen).into());
-    }
-    fact("seed", code(plan.seed.to_string()));
-    fact("plan hash", code(plan.hash()));
-    fact("matrix", format!("{}, SHA-256 {}", plan.matrix_name, plan.matrix_sha256).into());
-    let overrides = if plan.overrides.is_empty() { "none".to_owned() } else { plan.overrides.join("; ") };
-    fact("overrides", overrides.into());
-    let input = &plan.input;
-    fact("input", format!("{}, {} bytes, SHA-256 {}", input.name, input.bytes, input.sha256).into());
-    fact(
-        "accounts",
-        match plan.accounts {
-            Accounts::Shared => "one, shared by all users",
-            Accounts::Registered => "one registered per user",
-        }
-        .into(),
-    );
-    let pause = |m: Micros| {
-        if m == Micros::ZERO { "none".into() } else { m.to_string() }
-    };
-    fact(
-        "users",
-        format!(
-            "poll interval {} ±10 %, job timeout {}, patience {}, {}, {}, cool-down {}",
-            settings.poll_interval,
-            job_timeouts(plan),
-            settings.patience,
-            settings.run_time.map_or_else(
-                || format!("{} job(s) per user", settings.jobs_per_user),
-                |t| format!("job after job for {t}")
-            ),
-            settings.spawn_rate.map_or_else(|| "all start at T0".into(), |r| format!("{r} start per second")),
-            pause(settings.cool_down),
-        )
-        .into(),
-    );
-    let cells = format!("{} of {} measured", run.measured().count(), plan.measured().count());
-    fact("cells", cells.into());
-    let build = &run.build;
-    fact(
-        "springtide",
-        format!("{} ({}, {}), Goose {}", build.version, build.revision, build.profile, build.goose).into(),
-    );
-    let host = &run.host;
-    fact(
-        "generator's host",
-        format!(
-            "{}: {}, {} cores, {} memory, {}, {} open files",
-            host.name,
-            host.cpu,
-            host.cores,
-            figure::bytes(host.memory),
-            host.kernel,
-            host.open_files
-        )
-        .into(),
-    );
-    t
-}
-
 /// One row a scenario: the table decisions are taken on. Planned scenarios without a finished
 /// cell are in it.
 pub(crate) fn matrix(paper: &Paper<'_>) -> Table {
@@ -168,18 +81,21 @@ pub(crate) fn matrix(paper: &Paper<'_>) -> Table {
         ],
     );
     let mut untrusted = Vec::new();
+    let repeated: Vec<_> = paper.repeated().collect();
     for scenario in &paper.run.plan.scenarios {
-        let summary = paper.scenarios.iter().find(|s| s.scenario.id == scenario.id);
         for level in summary::levels(scenario) {
-            let part = summary.and_then(|s| s.parts().iter().find(|p| p.fault.as_ref() == Some(level)));
-            t.row(part.map_or_else(|| unmeasured(scenario, level), measured));
-            untrusted.extend(part.filter(|s| s.untrusted).map(ScenarioSummary::name));
+            let is_its =
+                |s: &ScenarioSummary| s.scenario.id == scenario.id && s.fault.as_ref() == Some(level);
+            let part = repeated.iter().find(|(s, _)| is_its(s));
+            t.row(part.map_or_else(|| unmeasured(scenario, level), |(s, r)| measured(s, r)));
+            untrusted.extend(part.filter(|(s, _)| s.untrusted).map(|(s, _)| s.name()));
         }
     }
     if !untrusted.is_empty() {
         t.note(untrusted_note(&untrusted.join(", ")));
     }
-    t.note("n: jobs, unfinished ones included; \">=\" where the figure lies among unfinished jobs. CI: distribution-free 95 % confidence interval; \"?\" where the sample does not bound it. Figures leave INVALID cells out.");
+    t.note("n: jobs, unfinished ones included; \">=\" where the figure lies among unfinished jobs. Figures leave INVALID cells out.");
+    t.note(interval_note(paper));
     t.note(TOO_SMALL_MEANS);
     t
 }
@@ -196,8 +112,8 @@ fn head(scenario: &Scenario, fault: &str, verdict: Cell, cells: String) -> Vec<C
         scenario.id.to_string().into(),
         verdict,
         num(format!("{} × {}", scenario.concurrent_jobs, scenario.tasks)),
-        fault.into(),
-        cells.into(),
+        name(fault),
+        name(cells),
     ]
 }
 
@@ -209,8 +125,9 @@ fn unmeasured(scenario: &Scenario, level: &Fault) -> Vec<Cell> {
     row
 }
 
-fn measured(s: &ScenarioSummary) -> Vec<Cell> {
+fn measured(s: &ScenarioSummary, repetitions: &Repetitions) -> Vec<Cell> {
     let e2e = &s.stage(Stage::EndToEnd).sample;
+    let repeated = repetitions.stage(Stage::EndToEnd);
     let (p50, p95) = (e2e.quantile(0.5), e2e.quantile(0.95));
     let fetched = s.outcomes.get("fetched").copied().unwrap_or(0);
     let invalid = match s.invalid {
@@ -223,9 +140,9 @@ fn measured(s: &ScenarioSummary) -> Vec<Cell> {
         num(e2e.count()),
         num(part(fetched, s.submitted)),
         num(said(p50)),
-        num(interval(p50)),
+        num(interval(repeated.and_then(|r| r.p50_interval))),
         num(said(p95)),
-        num(interval(p95)),
+        num(interval(repeated.and_then(|r| r.p95_interval))),
         num(said(e2e.max())),
     ]);
     row
@@ -302,13 +219,4 @@ pub(crate) fn observer(paper: &Paper<'_>) -> Table {
         ]);
     }
     t
-}
-/// When jobs are given up, which may differ from cell to cell.
-fn job_timeouts(plan: &Plan) -> String {
-    let of = |c: &crate::plan::Cell| plan.settings.clone().within(c).job_timeout;
-    let all = || plan.cells.iter().map(of);
-    match (all().min(), all().max()) {
-        (Some(least), Some(most)) if least != most => format!("{least} to {most} by scenario"),
-        _ => plan.settings.job_timeout.to_string(),
-    }
 }

@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use crate::{
     record::RunRecord,
     report::{
-        Paper, fault_tables, fold, redis_tables,
+        Paper,
+        criteria::{self, Criterion},
+        fault_tables, fold, redis_tables,
         scenario_tables::stages,
         table::{Table, num, one_line},
         tables::{STAND_IN, STAND_IN_MEANS, untrusted_note},
@@ -43,6 +45,13 @@ pub fn table(paper: &Paper<'_>) -> String {
     if paper.scenarios.is_empty() {
         out.push_str("\nno cell was finished: there are no figures\n");
     }
+    for r in criteria::all(paper) {
+        if r.criterion == Criterion::ALL[0] {
+            out.push_str("\nexit criteria of Phase 1:\n");
+        }
+        let (n, title, state) = (r.criterion.number(), r.criterion.title(), r.state.as_str());
+        let _ = writeln!(out, "  {n}. {state}: {title}; {}", cut(&one_line(&r.evidence)));
+    }
     let found = findings(run);
     if !found.is_empty() {
         let _ = write!(out, "\nfindings:\n{found}");
@@ -52,6 +61,15 @@ pub fn table(paper: &Paper<'_>) -> String {
         let _ = write!(out, "\nchecks that do not hold:\n{}", broken.text());
     }
     out
+}
+
+/// As much as a line of a terminal has room for; the files have all of it.
+fn cut(text: &str) -> String {
+    const ROOM: usize = 120;
+    match text.char_indices().nth(ROOM) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{} …", text[..at].trim_end()),
+    }
 }
 
 fn scenario(out: &mut String, s: &ScenarioSummary) {

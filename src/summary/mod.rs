@@ -24,6 +24,7 @@ use crate::{
 };
 pub use metrics::TargetMetrics;
 use pooled::Pooled;
+pub use pooled::{Spans, spans_of};
 
 /// Where a figure comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

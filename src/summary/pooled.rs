@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, thread};
 
 use super::{Observer, Source, StageSummary, TargetMetrics};
 use crate::{
-    estimate::Collecting,
+    estimate::{Collecting, Span},
     payload::{Payload, PayloadKind, Sizes},
     posts,
     record::CellRecord,
@@ -80,12 +80,8 @@ impl Pooled {
         self.jobs += 1;
         self.polls += u64::from(job.timeline.polls);
         self.poll_bytes += job.timeline.poll_bytes;
-        let refused = matches!(job.outcome, JobOutcome::Rejected { .. });
         for (stage, collecting) in Stage::CLIENT.into_iter().zip(&mut self.stages) {
-            if refused && stage != Stage::Submit {
-                continue;
-            }
-            if let Some(span) = job.timeline.stage(stage) {
+            if let Some(span) = of_client(job, stage) {
                 collecting.add(span);
             }
         }
@@ -120,10 +116,8 @@ impl Pooled {
     /// Each stage by each source that tells it, in the order of a job's life; of several sources the
     /// best first.
     pub(super) fn stages(self, metrics: &TargetMetrics) -> Vec<StageSummary> {
-        let of_client = Stage::CLIENT.into_iter().zip(self.stages).map(|(stage, c)| {
-            let source = if stage.is_polled() { Source::Poll } else { Source::Client };
-            (stage, source, c)
-        });
+        let of_client =
+            Stage::CLIENT.into_iter().zip(self.stages).map(|(stage, c)| (stage, source(stage), c));
         let of_tap = Stage::TAP.into_iter().zip(self.tap).map(|(stage, c)| (stage, Source::Tap, c));
         let all: Vec<_> = of_tap.filter(|_| self.is_tapped).chain(of_client).collect();
         // Sorting is most of the work on a large run, and the stages have nothing to do with each
@@ -146,4 +140,44 @@ impl Pooled {
         all.sort_by_key(|s| (Stage::ALL.into_iter().position(|x| x == s.stage), s.source.rank()));
         all
     }
+}
+
+/// How long a stage of a job took for its client; a job that was refused has nothing but its submit.
+fn of_client(job: &Job, stage: Stage) -> Option<Span> {
+    let refused = matches!(job.outcome, JobOutcome::Rejected { .. });
+    if refused && stage != Stage::Submit { None } else { job.timeline.stage(stage) }
+}
+
+/// How a client comes to know a stage.
+fn source(stage: Stage) -> Source {
+    if stage.is_polled() { Source::Poll } else { Source::Client }
+}
+
+/// A stage of the jobs of one cell, one by one.
+#[derive(Debug)]
+pub struct Spans {
+    /// The stage.
+    pub stage: Stage,
+    /// Who clocked it.
+    pub source: Source,
+    /// How long it took, in no order.
+    pub spans: Vec<Span>,
+}
+
+/// The same durations that a summary pools, of one cell.
+pub fn spans_of(cell: &CellRecord) -> Vec<Spans> {
+    let jobs = || cell.totals.jobs.values();
+    let mut all: Vec<Spans> = Stage::CLIENT
+        .into_iter()
+        .map(|stage| {
+            let spans = jobs().filter_map(|job| of_client(job, stage)).collect();
+            Spans { stage, source: source(stage), spans }
+        })
+        .collect();
+    if let Some(posts) = &cell.posts {
+        let attribution = posts::attribution(&cell.totals, posts);
+        let of = |stage| Spans { stage, source: Source::Tap, spans: attribution.spans(stage) };
+        all.extend(Stage::TAP.into_iter().map(of));
+    }
+    all
 }

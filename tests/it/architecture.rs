@@ -33,6 +33,7 @@ const TABLE: [(&str, &[&str]); 7] = [
         "Sums",
         &[
             "agreement",
+            "bootstrap",
             "finding",
             "injection",
             "judgement",
@@ -41,6 +42,8 @@ const TABLE: [(&str, &[&str]); 7] = [
             "plan",
             "posts",
             "record",
+            "relation",
+            "repetitions",
             "resilience",
             "saturation",
             "snapshot",

@@ -3,6 +3,7 @@
 //! level.
 
 mod faults;
+mod matrix;
 mod metrics;
 mod redis;
 
@@ -14,7 +15,8 @@ use serde::Serialize;
 use crate::{
     estimate::Quantile,
     micros::Micros,
-    record::{Build, FILE, Host, RunRecord, Target},
+    record::{Build, FILE, Host, RedisFacts, RunRecord, Target},
+    repetitions::Repetitions,
     report::{Paper, fold},
     scenario::Scenario,
     snapshot::{RequestKey, RequestStats},
@@ -27,7 +29,7 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
     let run = paper.run;
     let mut files = paper.files();
     files.insert(0, PathBuf::from(FILE));
-    let (mut redis, saturation) = redis::of_run(paper);
+    let (mut redis_of, saturation) = redis::of_run(paper);
     let document = Document {
         run_id: &run.run_id,
         label: &run.label,
@@ -43,7 +45,15 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
         target: &run.target,
         build: &run.build,
         host: &run.host,
-        scenarios: paper.parts().map(|s| OfScenario::of(run, s, redis.remove(&s.name()))).collect(),
+        revisions: &run.revisions,
+        note: run.note.as_deref(),
+        redis: run.redis.as_ref(),
+        exit_criteria: matrix::OfCriterion::of_run(paper),
+        relations: paper.relations.iter().map(matrix::OfRelation::of).collect(),
+        scenarios: paper
+            .repeated()
+            .map(|(s, r)| OfScenario::of(run, s, r, redis_of.remove(&s.name())))
+            .collect(),
         saturation,
         resilience: faults::OfResilience::of_run(run),
         findings: fold::findings(run)
@@ -93,6 +103,12 @@ struct Document<'a> {
     target: &'a Target,
     build: &'a Build,
     host: &'a Host,
+    revisions: &'a BTreeMap<String, String>,
+    note: Option<&'a str>,
+    redis: Option<&'a RedisFacts>,
+    /// Empty for a run that is no matrix.
+    exit_criteria: Vec<matrix::OfCriterion>,
+    relations: Vec<matrix::OfRelation>,
     scenarios: Vec<OfScenario<'a>>,
     /// What the load did to Redis; `null` when none was sampled.
     saturation: Option<redis::OfSaturation>,
@@ -119,6 +135,8 @@ struct OfScenario<'a> {
     residual: u64,
     duration: f64,
     stages: Vec<OfStage>,
+    /// The best source of each stage, and the requests, with the repetition as the unit.
+    repetitions: Vec<matrix::OfRepeated>,
     requests: Vec<OfEndpoint<'a>>,
     payloads: Vec<OfPayload>,
     agreement: Vec<faults::OfAgreement>,
@@ -133,7 +151,12 @@ struct OfScenario<'a> {
 }
 
 impl<'a> OfScenario<'a> {
-    fn of(run: &RunRecord, s: &'a ScenarioSummary, redis: Option<redis::OfRedis>) -> Self {
+    fn of(
+        run: &RunRecord,
+        s: &'a ScenarioSummary,
+        repetitions: &Repetitions,
+        redis: Option<redis::OfRedis>,
+    ) -> Self {
         Self {
             scenario: &s.scenario,
             name: s.name(),
@@ -148,6 +171,7 @@ impl<'a> OfScenario<'a> {
             residual: s.residual,
             duration: s.duration.as_ms(),
             stages: s.stages.iter().map(OfStage::of).collect(),
+            repetitions: repetitions.metrics.iter().map(matrix::OfRepeated::of).collect(),
             requests: s.requests.iter().map(|(k, r)| OfEndpoint::of(k, r)).collect(),
             payloads: s
                 .payloads
@@ -364,6 +388,25 @@ mod tests {
         let without: Value =
             serde_json::from_str(&summary(&Paper::of(&sample::mixed()), Exit::Pass)).unwrap();
         assert!(without["saturation"].is_null() && without["scenarios"][0]["redis"].is_null());
+    }
+
+    #[test]
+    fn a_matrix_has_its_criteria_and_intervals() {
+        let run = sample::matrix(3);
+        let value: Value = serde_json::from_str(&summary(&Paper::of(&run), Exit::Invalid)).unwrap();
+        let states: Vec<&Value> =
+            value["exit_criteria"].as_array().unwrap().iter().map(|c| &c["state"]).collect();
+        assert_eq!(states, ["met"; 5]);
+        let s6 = &value["scenarios"][5];
+        let e2e = s6["repetitions"].as_array().unwrap().iter().find(|m| m["metric"] == "end_to_end").unwrap();
+        assert_eq!((&e2e["cells"], &e2e["n"], &e2e["resamples"]), (&3.into(), &30.into(), &2_000.into()));
+        let number = |name: &str| e2e[name].as_f64().unwrap();
+        assert!(number("p50_low") <= number("p50"));
+        assert_eq!(e2e["each"].as_array().unwrap().len(), 3);
+        assert!(value["relations"][1]["slope"].as_f64().unwrap() > 0.0);
+        assert_eq!(value["revisions"]["backend"], "4be1c0d");
+        let one: Value = serde_json::from_str(&summary(&Paper::of(&sample::good()), Exit::Pass)).unwrap();
+        assert_eq!(one["exit_criteria"], serde_json::json!([]));
     }
 
     #[test]

@@ -3,8 +3,11 @@
 
 mod measuring;
 mod redis;
+pub(crate) mod sampled;
 mod scraped;
 mod tapped;
+
+use std::collections::VecDeque;
 
 use measuring::measure;
 pub(crate) use scraped::{scraped, scraped_run};
@@ -15,10 +18,11 @@ use crate::{
     judgement,
     micros::Micros,
     plan::{Accounts, Cell, CellKind, InputFacts, Plan, Settings},
-    record::{Beside, Build, CellRecord, Host, RunRecord, SCHEMA, Target},
-    scenario::Scenario,
+    record::{Beside, Build, CellRecord, Host, RedisFacts, Resumed, RunRecord, SCHEMA, Target},
+    scenario::{Matrix, Scenario},
     snapshot::ErrorKey,
     timeline::JobOutcome,
+    verdict::Verdict,
 };
 
 /// What becomes of a job.
@@ -80,6 +84,45 @@ pub(crate) fn redis() -> RunRecord {
     for cell in run.cells.iter_mut().filter(|c| c.cell.kind == CellKind::Measured) {
         cell.telemetry = redis::beside(&cell.cell, cell.duration);
     }
+    judgement::close(&mut run);
+    run
+}
+
+/// The whole runbook, S1 to S8 with the levels of their faults, seen by a tap and with Redis and a
+/// worker process sampled beside. One cell of S5 was INVALID and made again, one of S7 is INVALID
+/// for good when there are four repetitions; some jobs of S8 hang, and results differ in size.
+pub(crate) fn matrix(repetitions: u32) -> RunRecord {
+    let scenarios = Matrix::runbook().scenarios.into_iter().map(|s| Scenario { repetitions, ..s });
+    let mut run = carry_out(scenarios.collect(), 1, true, |cell, n| match cell.scenario.as_str() {
+        "S8" if n == 3 && cell.repetition.is_multiple_of(2) => Fate::Stuck,
+        "S5" if n == 2 && (cell.repetition, cell.attempt) == (2, 1) => Fate::Vanished,
+        _ => Fate::Fetched,
+    });
+    run.label = "matrix".into();
+    run.run_id = "20261001-120000-matrix-5c".into();
+    run.command = "springtide matrix --redis-url redis://127.0.0.1:6379 --watch-pid worker=4711".into();
+    run.note = Some("before the merge moves out of the worker".into());
+    run.revisions = [("backend", "4be1c0d"), ("ui", "90aa17e")].map(|(a, b)| (a.into(), b.into())).into();
+    run.redis = Some(RedisFacts {
+        url: "redis://127.0.0.1:6379".into(),
+        version: "7.2.4".into(),
+        run_id: "4f".repeat(20),
+        maxmemory: 0,
+        policy: "noeviction".into(),
+    });
+    run.resumed = vec![Resumed {
+        at: "2026-10-01T12:20:00Z".parse().unwrap(),
+        build: run.build.clone(),
+        command: "springtide matrix --resume latest".into(),
+        host: run.host.clone(),
+        cells: 9,
+    }];
+    for cell in run.cells.iter_mut().filter(|c| c.cell.kind == CellKind::Measured) {
+        sampled::sample(cell);
+        sampled::resize(cell);
+    }
+    run.thresholds = ["job.p95<60s for S6", "persist.p95<2s"].map(|t| t.parse().unwrap()).to_vec();
+    judgement::close(&mut run);
     run
 }
 
@@ -182,17 +225,24 @@ fn carry_out(
         matrix_sha256: "6d".repeat(32),
         matrix_name: "built-in".into(),
         cells: Plan::cells(42, &scenarios, true),
-        scenarios,
         overrides: Vec::new(),
         input: InputFacts { name: "proton-beam.json".into(), sha256: "1f".repeat(32), bytes: 4_817 },
         accounts: Accounts::Registered,
-        settings: Settings { job_timeout: Micros(60_000_000), jobs_per_user, ..Settings::default() },
+        settings: Settings {
+            job_timeout: Micros(60_000_000),
+            jobs_per_user,
+            // The only made-up run with a tap and the whole runbook.
+            requeue: u32::from(is_tapped && scenarios.len() == 8),
+            ..Settings::default()
+        },
         probes: Vec::new(),
+        scenarios,
     };
     let started: jiff::Timestamp = "2026-10-01T12:00:00Z".parse().unwrap();
     let mut t0 = started.as_microsecond() as u64 + 2_000_000;
     let mut cells = Vec::new();
-    for cell in plan.cells.clone() {
+    let mut queue: VecDeque<Cell> = plan.cells.clone().into();
+    while let Some(cell) = queue.pop_front() {
         let warm_up = cell.kind == CellKind::WarmUp;
         let tap = (is_tapped && !warm_up).then(|| Tap::on(&cell));
         let (totals, tap) = measure(&cell, jobs_per_user, t0, tap, &fate);
@@ -201,6 +251,10 @@ fn carry_out(
         let workers = [(0, 9)].into();
         let beside = Beside { posts, injection: injection.flatten(), ..Beside::default() };
         let record = CellRecord::close(cell, &plan, totals, t0, workers, None, beside);
+        if record.verdict == Verdict::Invalid && record.cell.attempt <= plan.settings.requeue {
+            let index = (plan.cells.len() + queue.len()) as u32;
+            queue.push_back(Cell { index, attempt: record.cell.attempt + 1, ..record.cell.clone() });
+        }
         t0 += record.duration.0 + 3_000_000;
         cells.push(if warm_up { record.without_totals() } else { record });
     }

@@ -3,7 +3,9 @@
 //!
 //! A picture may leave points out; the numbers it is labelled with are the summary's.
 
+pub(crate) mod course;
 pub(crate) mod gantt;
+pub(crate) mod multiples;
 pub(crate) mod over_time;
 pub(crate) mod scale;
 pub(crate) mod scatter;
@@ -21,6 +23,7 @@ pub(crate) const WIDTH: f64 = 760.0;
 #[derive(Debug)]
 pub(crate) struct Picture {
     body: String,
+    width: f64,
     height: f64,
     label: String,
 }
@@ -28,7 +31,12 @@ pub(crate) struct Picture {
 impl Picture {
     /// An empty one; `label` is read out where the picture cannot be seen.
     pub(crate) fn new(height: f64, label: &str) -> Self {
-        Self { body: String::new(), height, label: label.to_owned() }
+        Self { body: String::new(), width: WIDTH, height, label: label.to_owned() }
+    }
+
+    /// The same of another width, for pictures that stand beside each other.
+    pub(crate) fn narrow(self, width: f64) -> Self {
+        Self { width, ..self }
     }
 
     /// A straight line.
@@ -69,7 +77,8 @@ impl Picture {
     pub(crate) fn finish(self) -> String {
         let label = escape(&self.label);
         format!(
-            "<svg viewBox=\"0 0 {WIDTH} {h}\" role=\"img\" aria-label=\"{label}\">{body}</svg>",
+            "<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"{label}\">{body}</svg>",
+            w = short(self.width),
             h = short(self.height),
             body = self.body
         )
@@ -86,6 +95,12 @@ pub(crate) fn short(v: f64) -> String {
 pub(crate) fn push_rect(d: &mut String, x: f64, y: f64, w: f64, h: f64) {
     let (x, y, w, h) = (short(x), short(y), short(w), short(h));
     let _ = write!(d, "M{x} {y}h{w}v{h}h-{w}z");
+}
+
+/// A ring as part of a path.
+pub(crate) fn push_ring(d: &mut String, x: f64, y: f64, r: f64) {
+    let (left, y, r, wide) = (short(x - r), short(y), short(r), short(2.0 * r));
+    let _ = write!(d, "M{left} {y}a{r} {r} 0 1 0 {wide} 0a{r} {r} 0 1 0-{wide} 0z");
 }
 
 /// The points as a line that goes on as far as points follow each other; one without neighbours

@@ -33,6 +33,11 @@ impl Scale {
         self.start + share * (self.end - self.start)
     }
 
+    /// The largest value of an even scale.
+    pub(crate) fn last(&self) -> f64 {
+        self.to
+    }
+
     /// Values worth a tick, rising: every decade, or about six round ones.
     pub(crate) fn ticks(&self) -> Vec<f64> {
         if self.log {
@@ -81,14 +86,29 @@ pub(crate) struct Frame {
 impl Frame {
     /// Draws the time axis, microseconds from zero to `most`, below the frame.
     pub(crate) fn time_axis(&self, p: &mut Picture, most: Micros, title: &str) -> Scale {
+        let scale = self.even_below(p, most, 6.0);
+        self.title_below(p, title);
+        scale
+    }
+
+    /// Draws a time axis in decades below the frame, microseconds from `least` to `most`.
+    pub(crate) fn decades_below(&self, p: &mut Picture, least: Micros, most: Micros) -> Scale {
+        let scale = Scale::decades(least.0 as f64, most.0 as f64, self.left, self.right);
+        for tick in scale.ticks() {
+            self.tick_below(p, scale.at(tick), &tick_time(tick));
+        }
+        scale
+    }
+
+    /// Draws an even time axis below the frame, with about so many ticks.
+    pub(crate) fn even_below(&self, p: &mut Picture, most: Micros, ticks: f64) -> Scale {
         let scale = Scale::linear(most.0 as f64, self.left, self.right);
-        let step = round_seconds(most.as_secs().max(1e-6) / 6.0) * 1e6;
+        let step = round_seconds(most.as_secs().max(1e-6) / ticks) * 1e6;
         let mut tick = 0.0;
         while tick <= most.0 as f64 * 1.000_001 {
             self.tick_below(p, scale.at(tick), &tick_time(tick));
             tick += step;
         }
-        self.title_below(p, title);
         scale
     }
 

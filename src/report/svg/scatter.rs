@@ -5,7 +5,7 @@ use crate::{
     payload::{Payload, PayloadKind},
     report::{
         Paper, figure,
-        svg::{Picture, WIDTH, scale::Frame, scale::Scale, short},
+        svg::{Picture, WIDTH, polyline, scale::Frame, scale::Scale, short},
     },
     summary::ScenarioSummary,
 };
@@ -57,5 +57,12 @@ pub(crate) fn draw(paper: &Paper<'_>, kind: PayloadKind) -> Option<Scatter> {
         dots.push_str(&format!("M{} {}h.01", short(a), short(b)));
     }
     p.path("dots", &dots);
+    let relation = paper.relations.iter().find(|r| r.kind == kind);
+    if let Some((r, line)) = relation.and_then(|r| Some((r, r.line?))) {
+        // Straight in itself, and bent by the log scale; only as far as it was fitted.
+        let size = |i: u32| r.least as f64 + (r.most - r.least) as f64 * f64::from(i) / 40.0;
+        let at = |size: f64| (line.at(size) > 0.0).then(|| (x.at(size), y.at(line.at(size))));
+        p.path("fit", &polyline(&(0..=40).map(|i| at(size(i))).collect::<Vec<_>>()));
+    }
     Some(Scatter { svg: p.finish(), drawn: payloads.len() })
 }
