@@ -118,6 +118,11 @@ impl ProcessSeries {
         self.gaps.iter().any(|gap| gap.from < to && gap.to > from)
     }
 
+    /// Whether there is a gap in a cell that lasted so long.
+    pub fn has_gap_before(&self, duration: Micros) -> bool {
+        self.has_gap(Moment(0), Moment(i64::try_from(duration.0).unwrap_or(i64::MAX)))
+    }
+
     /// The last sample not after a moment, and the first one not before it.
     fn around(&self, at: Moment) -> (Option<&ProcessSample>, Option<&ProcessSample>) {
         let after = self.samples.partition_point(|s| s.at <= at);

@@ -36,6 +36,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "injection",
             "judgement",
             "ledger",
+            "merge_cost",
             "payload",
             "plan",
             "posts",
