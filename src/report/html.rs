@@ -6,7 +6,7 @@ use crate::{
     micros::Micros,
     payload::PayloadKind,
     report::{
-        Paper, fault_tables, html_scenario,
+        Paper, fault_tables, html_scenario, merge_tables,
         svg::scatter,
         table::{Table, escape},
         tables::{self, STAND_IN, STAND_IN_MEANS},
@@ -112,6 +112,8 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
         // Behind the matrix: what a fault did is what its scenarios were run for.
         all.insert(4, Section::new("resilience", "Resilience", &resilience));
     }
+    let merge = merge_tables::all(paper);
+    all.extend((!merge.is_empty()).then(|| Section::new("merge", "Merge", &merge)));
     if paper.scenarios.is_empty() {
         all.push(Section {
             id: "scenario-none".into(),

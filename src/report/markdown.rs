@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     report::{
-        Paper, fault_tables, scenario_tables,
+        Paper, fault_tables, merge_tables, scenario_tables,
         table::escape_markdown,
         tables::{self, STAND_IN, STAND_IN_MEANS},
         tap_tables,
@@ -41,6 +41,10 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
     let resilience = fault_tables::all(paper);
     if !resilience.is_empty() {
         section(&mut out, "Resilience", resilience);
+    }
+    let merge = merge_tables::all(paper);
+    if !merge.is_empty() {
+        section(&mut out, "Merge", merge);
     }
     if paper.parts().any(ScenarioSummary::is_tapped) {
         section(&mut out, "Posts", each().filter_map(|s| tap_tables::posts(run, s)));

@@ -14,6 +14,7 @@ mod jobs;
 pub mod json;
 mod locust;
 mod markdown;
+mod merge_tables;
 mod milestones;
 mod payloads;
 mod resilience;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::{
     record::RunRecord,
     report::{
-        Paper, fault_tables, fold,
+        Paper, fault_tables, fold, merge_tables,
         scenario_tables::stages,
         table::{Table, num, one_line},
         tables::{STAND_IN, STAND_IN_MEANS, untrusted_note},
@@ -36,6 +36,9 @@ pub fn table(paper: &Paper<'_>) -> String {
         if let Some(delays) = fault_tables::delays(&r) {
             out.push_str(&delays.text());
         }
+    }
+    if let Some(merge) = merge_tables::brief(paper) {
+        let _ = write!(out, "\nmerge:\n{merge}");
     }
     if paper.scenarios.is_empty() {
         out.push_str("\nno cell was finished: there are no figures\n");

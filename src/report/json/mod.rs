@@ -3,6 +3,7 @@
 //! level.
 
 mod faults;
+mod merge;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -42,6 +43,7 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
         host: &run.host,
         scenarios: paper.parts().map(|s| OfScenario::of(run, s)).collect(),
         resilience: faults::OfResilience::of_run(run),
+        merge: merge::OfMerge::of(paper),
         findings: fold::findings(run)
             .into_iter()
             .map(|f| Finding {
@@ -92,6 +94,8 @@ struct Document<'a> {
     scenarios: Vec<OfScenario<'a>>,
     /// Each scenario with a fault, beside its twin; empty without one.
     resilience: Vec<faults::OfResilience>,
+    /// What merging cost the watched processes, and what probes found.
+    merge: merge::OfMerge,
     findings: Vec<Finding<'a>>,
     checks: Vec<Check<'a>>,
     files: Vec<PathBuf>,
