@@ -16,6 +16,8 @@ mod local;
 mod matrix;
 /// A server that answers as it is told, right or wrong.
 mod odd;
+/// Watched processes and probes, with real Python, py-spy and memray.
+mod profiling;
 /// Every command, flag and table of the README, held against the code.
 mod readme;
 /// Ctrl-C, SIGTERM and SIGKILL in the middle of a run.
