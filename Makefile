@@ -7,9 +7,12 @@ SHELL := /bin/bash
 # What is needed beside Rust, as command=package of Debian. A C compiler, because two crates
 # bring C code and Rust links with it; Chromium, because the tests look at report.html in it; Redis
 # and openssl, because the tests sample a real server, with TLS too; Prometheus, because they have it
-# read what is in deploy/.
+# read what is in deploy/; gdb, because memray gets into a running process by it.
 TOOLS := cc=build-essential /usr/bin/chromium=chromium redis-server=redis-server openssl=openssl \
-	prometheus=prometheus
+	prometheus=prometheus gdb=gdb
+
+# The profilers that the tests run, from PyPI, in a place of their own.
+PYTHON := $(or $(CARGO_TARGET_DIR),target)/python
 
 ## help: list the targets (the default)
 help:
@@ -17,11 +20,11 @@ help:
 		| while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 
 ## test: install what the tests need (Debian, as root), then run all tests
-test: tools
+test: tools $(PYTHON)/ready
 	@cargo test
 
 ## check: formatting, lints, all tests and the documentation: what a change must pass
-check: tools
+check: tools $(PYTHON)/ready
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test
@@ -58,6 +61,7 @@ tools:
 	for tool in $(TOOLS); do \
 		command -v "$${tool%%=*}" >/dev/null || missing="$$missing $${tool#*=}"; \
 	done; \
+	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
 	[ -n "$$missing" ] || exit 0; \
 	if ! command -v apt-get >/dev/null; then \
 		echo "make: needed and not there:$$missing (names of Debian packages); install what your system has for it" >&2; \
@@ -78,3 +82,10 @@ tools:
 		&& apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
 			install --no-install-recommends $$missing; } </dev/null >&2 \
 		|| { echo "make: could not install$$missing" >&2; exit 1; }
+
+# Without a network the tests of probes fail, and say so; the others do not need it.
+$(PYTHON)/ready: tests/it/python/requirements.txt | tools
+	@echo "make: putting py-spy and memray into $(PYTHON)" >&2; \
+	{ python3 -m venv --clear $(PYTHON) \
+		&& $(PYTHON)/bin/pip install -q --disable-pip-version-check -r $<; } </dev/null >&2 \
+		&& touch $@ || echo "make: could not install py-spy and memray" >&2

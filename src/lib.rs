@@ -27,6 +27,7 @@ pub mod finding;
 pub mod injection;
 pub mod judgement;
 pub mod ledger;
+pub mod merge_cost;
 pub mod payload;
 pub mod plan;
 pub mod posts;

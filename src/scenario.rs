@@ -10,7 +10,7 @@ mod probe;
 
 use crate::fault::{Fault, FaultMode};
 use level::LevelRow;
-pub use probe::{Probe, ProbeName, StartAt};
+pub use probe::{Filling, Pids, Probe, ProbeName, StartAt};
 
 /// The runbook's matrix S1–S8, as shipped in `loadtests/matrix.toml`.
 pub const RUNBOOK: &str = include_str!("../loadtests/matrix.toml");
@@ -130,6 +130,8 @@ pub enum MatrixError {
 #[serde(deny_unknown_fields)]
 struct File {
     scenario: Vec<toml::Spanned<Row>>,
+    #[serde(default)]
+    probe: Vec<probe::ProbeRow>,
 }
 
 /// A scenario as it is written.
@@ -159,7 +161,7 @@ impl Matrix {
     ///
     /// # Errors
     /// When it cannot be read, is no TOML, has unknown or ill-typed fields, a number out of its
-    /// range, or two scenarios of one name.
+    /// range, or two scenarios or probes of one name, or a probe that cannot be started.
     pub fn load(path: &Path) -> Result<Self, MatrixError> {
         let name = path.display().to_string();
         let text = fs::read_to_string(path)
@@ -233,7 +235,13 @@ impl Matrix {
         if scenarios.is_empty() {
             return Err(bad(0, "scenario", "at least one [[scenario]] is needed".into()));
         }
-        Ok(Self { scenarios, probes: Vec::new(), sha256: hex(&Sha256::digest(text)) })
+        let mut probes = Vec::new();
+        for row in file.probe {
+            let probe =
+                row.probe(&scenarios, &probes).map_err(|(at, field, problem)| bad(at, field, problem))?;
+            probes.push(probe);
+        }
+        Ok(Self { scenarios, probes, sha256: hex(&Sha256::digest(text)) })
     }
 
     /// The scenario of that name, letter case aside.

@@ -1,7 +1,7 @@
 //! The posts of the target's workers in one cell, added up: what the tap saw.
 //!
 //! A [`Book`] takes posts in one by one and keeps what the figures need, not the posts. Its
-//! moments are on the tap's clock and never meet the client's. Posts come in the order in which
+//! moments are on the tap's clock and meet the client's only by way of [`CellPosts::t0`]. Posts come in the order in which
 //! they *ended*, so whatever depends on their order goes by their receipt: the same posts in any
 //! order give the same figures.
 
@@ -26,6 +26,7 @@ use crate::{
     post::{BodyHash, Fates, Post},
     route::Route,
     snapshot::Totals,
+    timeline::Between,
 };
 
 /// What the tap saw in one cell.
@@ -51,6 +52,10 @@ pub struct CellPosts {
     /// took at least so long.
     #[serde(default)]
     pub until: Micros,
+    /// T0 of the cell on the tap's clock, as tightly as asking the tap for its time tells: the one
+    /// bridge between its clock and the generator's.
+    #[serde(default)]
+    pub t0: Option<Between>,
     /// Why this record is not whole, one sentence each.
     pub troubles: Vec<String>,
 }
@@ -146,6 +151,11 @@ impl Book {
     /// for it where that is later.
     pub fn looked_until(&mut self, until: Micros) {
         self.posts.until = self.posts.until.max(until);
+    }
+
+    /// Takes down between which moments of the tap's clock T0 was.
+    pub fn began(&mut self, t0: Between) {
+        self.posts.t0 = Some(t0);
     }
 
     /// Everything added up, for the jobs of the cell.

@@ -2,7 +2,7 @@
 //! into every format. To add one, write its tables in a file of its own and name them in
 //! [`Domain::ALL`]; a table is drawn as HTML and as Markdown alike.
 
-use crate::report::{Paper, redis_tables, table::Table};
+use crate::report::{Paper, merge_tables, redis_tables, table::Table};
 
 /// A kind of telemetry with a section of its own.
 pub(crate) struct Domain {
@@ -32,7 +32,7 @@ impl Domain {
             id: "merge",
             title: "Merge",
             needs: "--watch-pid NAME=PID, or a [[probe]] in the matrix file",
-            tables: nothing,
+            tables: merge_tables::all,
             pictures: no_picture,
         },
     ];
@@ -41,10 +41,6 @@ impl Domain {
     pub(crate) fn missing(&self) -> String {
         format!("Not sampled: give {}.", self.needs)
     }
-}
-
-fn nothing(_: &Paper<'_>) -> Vec<Table> {
-    Vec::new()
 }
 
 fn no_picture(_: &Paper<'_>) -> String {

@@ -19,6 +19,7 @@ pub mod json;
 mod locust;
 mod markdown;
 mod matrix_tables;
+mod merge_tables;
 mod milestones;
 mod payloads;
 mod redis;

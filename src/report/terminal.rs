@@ -8,7 +8,7 @@ use crate::{
     report::{
         Paper,
         criteria::{self, Criterion},
-        fault_tables, fold, redis_tables,
+        fault_tables, fold, merge_tables, redis_tables,
         scenario_tables::stages,
         table::{Table, num, one_line},
         tables::{STAND_IN, STAND_IN_MEANS, untrusted_note},
@@ -41,6 +41,9 @@ pub fn table(paper: &Paper<'_>) -> String {
     }
     if let Some(redis) = redis_tables::short(paper) {
         let _ = write!(out, "\nRedis, medians of cells:\n{}", redis.text());
+    }
+    if let Some(merge) = merge_tables::brief(paper) {
+        let _ = write!(out, "\nmerge:\n{merge}");
     }
     if paper.scenarios.is_empty() {
         out.push_str("\nno cell was finished: there are no figures\n");

@@ -93,6 +93,9 @@ impl Samplers {
         if self.is_empty() {
             return;
         }
+        if let Some(probes) = &mut self.probes {
+            probes.abandon().await;
+        }
         let _ = self.close(Instant::now()).await;
     }
 }

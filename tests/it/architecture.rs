@@ -38,6 +38,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "injection",
             "judgement",
             "ledger",
+            "merge_cost",
             "payload",
             "plan",
             "posts",

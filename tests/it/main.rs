@@ -20,6 +20,8 @@ mod matrix;
 mod odd;
 /// Spans, as an OTLP endpoint gets them, and endpoints that take none.
 mod otlp;
+/// Watched processes and probes, with real Python, py-spy and memray.
+mod profiling;
 /// A real Prometheus beside a run, with the shipped configuration, rules and dashboard.
 mod prometheus;
 /// Every command, flag and table of the README, held against the code.

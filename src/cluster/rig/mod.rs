@@ -222,7 +222,7 @@ impl Server {
         let (mut book, busy) = (at.book, at.busy);
         book.trouble(why.to_owned());
         self.seen = book.seen();
-        Evidence { posts: self.looked(book), busy, ..Evidence::default() }
+        Evidence { posts: self.looked(book, at.t0), busy, ..Evidence::default() }
     }
 
     /// Stands beside one cell. `at` is filled as soon as there is something to lose.
@@ -389,12 +389,15 @@ impl Server {
         let Some(here) = at.take() else { return Ok(Evidence::default()) };
         self.seen = here.book.seen();
         let telemetry = self.samplers.close(here.t0.unwrap_or_else(Instant::now)).await;
-        Ok(Evidence { posts: self.looked(here.book), injection, telemetry, busy: here.busy })
+        Ok(Evidence { posts: self.looked(here.book, here.t0), injection, telemetry, busy: here.busy })
     }
 
     /// The book of a cell that is over; `None` when there was no tap to fill it.
-    fn looked(&self, mut book: Book) -> Option<Book> {
+    fn looked(&self, mut book: Book, t0: Option<Instant>) -> Option<Book> {
         let reader = self.reader.as_ref()?;
+        if let Some(t0) = t0.and_then(|t0| reader.on_its_clock(t0)) {
+            book.began(t0);
+        }
         book.looked_until(reader.now);
         Some(book)
     }

@@ -12,6 +12,7 @@ use crate::{
     posts::Book,
     state::JobState,
     tap::{Link, LinkError},
+    timeline::Between,
 };
 
 /// A tap that does not answer for so long is lost.
@@ -35,6 +36,9 @@ pub(super) struct Reader {
     began: Micros,
     /// Whether a job was seen merging in this cell.
     pub(super) saw_merging: bool,
+    /// Of this cell, the quickest answer: when it was asked for and when it came, and the tap's
+    /// clock in between.
+    quickest: Option<(Instant, Instant, Micros)>,
 }
 
 impl Reader {
@@ -47,6 +51,7 @@ impl Reader {
             now: Micros::ZERO,
             began: Micros::ZERO,
             saw_merging: false,
+            quickest: None,
         }
     }
 
@@ -60,7 +65,19 @@ impl Reader {
         (self.began, self.now) = (batch.now, batch.now);
         self.answered = Instant::now();
         self.saw_merging = false;
+        self.quickest = None;
         Ok(())
+    }
+
+    /// A moment of ours on the tap's clock, by the quickest answer of this cell. The two clocks run
+    /// apart by less than a millisecond in the time of a cell.
+    pub(super) fn on_its_clock(&self, ours: Instant) -> Option<Between> {
+        let (asked, answered, now) = self.quickest?;
+        let shifted = |from: Instant| match ours.checked_duration_since(from) {
+            Some(later) => now + later.into(),
+            None => now.saturating_sub((from - ours).into()),
+        };
+        Some(Between { after: shifted(answered), before: shifted(asked) })
     }
 
     /// Reads what is there. A tap that is silent for a moment is asked again at the next call.
@@ -104,6 +121,10 @@ impl Reader {
                     book.trouble(format!("it did not answer for {}", Micros::from(asked.elapsed())));
                 }
                 self.answered = Instant::now();
+                let is_quicker = |(from, to, _): (Instant, Instant, Micros)| asked.elapsed() < to - from;
+                if self.quickest.is_none_or(is_quicker) {
+                    self.quickest = Some((asked, self.answered, batch.now));
+                }
                 self.next = batch.next;
                 self.now = batch.now;
                 if batch.lost > 0 {

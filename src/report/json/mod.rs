@@ -4,6 +4,7 @@
 
 mod faults;
 mod matrix;
+mod merge;
 mod metrics;
 mod redis;
 
@@ -56,6 +57,7 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
             .collect(),
         saturation,
         resilience: faults::OfResilience::of_run(run),
+        merge: merge::OfMerge::of(paper),
         findings: fold::findings(run)
             .into_iter()
             .map(|f| Finding {
@@ -114,6 +116,8 @@ struct Document<'a> {
     saturation: Option<redis::OfSaturation>,
     /// Each scenario with a fault, beside its twin; empty without one.
     resilience: Vec<faults::OfResilience>,
+    /// What merging cost the watched processes, and what probes found.
+    merge: merge::OfMerge,
     findings: Vec<Finding<'a>>,
     checks: Vec<Check<'a>>,
     files: Vec<PathBuf>,

@@ -62,7 +62,7 @@ pub(super) fn sample(cell: &mut CellRecord) {
         peak_rss = rss.max(peak_rss);
         samples.push(ProcessSample { at: Moment(now as i64), cpu: Micros(cpu), rss, peak_rss, processes: 3 });
     }
-    cell.telemetry.processes.insert("worker".into(), ProcessSeries { samples, gaps: Vec::new() });
+    cell.telemetry.processes.insert("worker".into(), ProcessSeries { samples, ..ProcessSeries::default() });
 }
 
 /// Gives the results of a cell another size, and their fetch the time that goes with it.
