@@ -12,7 +12,7 @@ use crate::{
     loadtests::{input::Input, session::Account},
     micros::Micros,
     plan::{self, Cell, Limits, Plan, Settings},
-    scenario::{Matrix, Scenario},
+    scenario::{Matrix, Probe, Scenario},
     standin::Config,
 };
 
@@ -119,6 +119,8 @@ impl Wanted {
         }
         let longest = cells.iter().filter_map(|c| c.job_timeout).max().unwrap_or(JOB_TIMEOUT);
         let job_timeout = args.job_timeout.unwrap_or(longest);
+        let probes = Probe::of_scenarios(matrix.probes.clone(), &scenarios);
+        Probe::check(&probes, args.watch_pids.iter().map(|w| w.name.as_str())).map_err(|e| anyhow!("{e}"))?;
         let plan = Plan {
             seed,
             matrix_sha256: matrix.sha256,
@@ -142,7 +144,7 @@ impl Wanted {
                     ..Limits::default()
                 },
             },
-            probes: matrix.probes,
+            probes,
             cells,
         };
         Ok(Self { plan, input, account, warnings })

@@ -21,7 +21,10 @@ use crate::{
     resilience::Resilience,
     scenario::Matrix,
     summary::{self, ScenarioSummary},
-    telemetry::{process::ProcessSeries, redis::RedisSeries},
+    telemetry::{
+        process::ProcessSeries,
+        redis::{Figures, RedisSeries},
+    },
     timeline::{JobState, Stage},
     verdict::Verdict,
 };
@@ -345,10 +348,10 @@ fn pressure(cells: &[&CellRecord]) -> String {
         of_cell.extend(cell.telemetry.redis.as_ref().map(|r| (r, cell.ledger.submitted)));
     }
     let each = by_users.into_iter().map(|(users, all)| {
-        let samples = || all.iter().flat_map(|(r, _)| &r.samples);
-        let memory = samples().map(|s| s.used_memory).max().unwrap_or(0);
-        let queue = samples().map(|s| s.queues.values().sum::<u64>()).max().unwrap_or(0);
-        let traffic: u64 = all.iter().map(|(r, _)| traffic(r)).sum();
+        let figures: Vec<Figures> = all.iter().filter_map(|(r, _)| Figures::of(r)).collect();
+        let memory = figures.iter().map(|f| f.memory_peak).max().unwrap_or(0);
+        let queue = figures.iter().map(|f| f.queue_peak).max().unwrap_or(0);
+        let traffic: u64 = figures.iter().map(|f| f.net_input + f.net_output).sum();
         let jobs: u64 = all.iter().map(|(_, jobs)| jobs).sum();
         format!(
             "{users} at once: memory to {}, queue to {queue}, {} a job",
@@ -357,12 +360,6 @@ fn pressure(cells: &[&CellRecord]) -> String {
         )
     });
     format!("jobs of {tasks} tasks, {}", each.collect::<Vec<_>>().join("; "))
-}
-
-/// Bytes in and out of Redis between the first and the last look.
-fn traffic(series: &RedisSeries) -> u64 {
-    let (Some(first), Some(last)) = (series.samples.first(), series.samples.last()) else { return 0 };
-    (last.net_input + last.net_output).saturating_sub(first.net_input + first.net_output)
 }
 
 fn fault_resilience(run: &RunRecord) -> Found {
