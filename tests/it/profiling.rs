@@ -25,7 +25,7 @@ use springtide::{
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::support::{shared, wait_for};
+use crate::support::{alone, shared, wait_for};
 
 /// Until something that takes a second or two has happened on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -104,7 +104,12 @@ impl Drop for Worker {
     }
 }
 
-/// The cell of a scenario and repetition.
+/// The machine is held by threads, so these tests are no tasks.
+fn block_on(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+/// The cell of a repetition of S4.
 fn cell(repetition: u32) -> Cell {
     let cells = Plan::cells(1, &profile().scenarios, false);
     cells.into_iter().find(|c| c.scenario.is("S4") && c.repetition == repetition).unwrap()
@@ -160,53 +165,62 @@ impl Beside {
     }
 }
 
-#[tokio::test]
-async fn py_spy_finds_the_hot_function_in_a_forked_child() {
+#[test]
+fn py_spy_finds_the_hot_function_in_a_forked_child() {
     let _machine = shared();
-    let mut beside = Beside::start(shipped("py-spy"), 1);
-    beside.until_it_says("py-spy.stdout", "Sampling process").await;
-    beside.worker.ask("merge 2");
-    let (run, folder) = beside.close().await;
-    assert_eq!((run.problem.as_deref(), run.code), (None, Some(0)), "{run:?}");
-    assert!(run.files.contains(&"merge-profiles/S4-r01/py-spy.txt".to_owned()), "{:?}", run.files);
-    let text = std::fs::read_to_string(folder.path().join("merge-profiles/S4-r01/py-spy.txt")).unwrap();
-    let [profile] = &run.profiles[..] else { panic!("{:?}", run.profiles) };
-    assert_eq!((profile.kind, profile.unreadable), (ProfileKind::Stacks, 0));
-    let (hottest, share, _) = profile.first(1)[0];
-    assert!(hottest.place.starts_with("merge_average (") && hottest.place.contains("worker.py"), "{text}");
-    assert!(share > 0.7, "{share} in {text}");
-    // Two seconds of CPU at 100 looks a second; a busy machine makes more of the time, not fewer.
-    assert!(hottest.own > 120, "{text}");
-    let callers: Vec<&str> = profile.widest(5).iter().map(|(h, _)| h.place.as_str()).collect();
-    assert!(callers.iter().any(|place| place.starts_with("child (")), "{callers:?}");
+    block_on(async {
+        let mut beside = Beside::start(shipped("py-spy"), 1);
+        beside.until_it_says("py-spy.stdout", "Sampling process").await;
+        beside.worker.ask("merge 2");
+        let (run, folder) = beside.close().await;
+        assert_eq!((run.problem.as_deref(), run.code), (None, Some(0)), "{run:?}");
+        assert!(run.files.contains(&"merge-profiles/S4-r01/py-spy.txt".to_owned()), "{:?}", run.files);
+        let text = std::fs::read_to_string(folder.path().join("merge-profiles/S4-r01/py-spy.txt")).unwrap();
+        let [profile] = &run.profiles[..] else { panic!("{:?}", run.profiles) };
+        assert_eq!((profile.kind, profile.unreadable), (ProfileKind::Stacks, 0));
+        let (hottest, share, _) = profile.first(1)[0];
+        assert!(
+            hottest.place.starts_with("merge_average (") && hottest.place.contains("worker.py"),
+            "{text}"
+        );
+        assert!(share > 0.7, "{share} in {text}");
+        // Two seconds of CPU at 100 looks a second; a busy machine makes more of the time, not fewer.
+        assert!(hottest.own > 120, "{text}");
+        let callers: Vec<&str> = profile.widest(5).iter().map(|(h, _)| h.place.as_str()).collect();
+        assert!(callers.iter().any(|place| place.starts_with("child (")), "{callers:?}");
+    });
 }
 
-#[tokio::test]
-async fn memray_finds_what_allocates_in_a_running_process() {
-    let _machine = shared();
-    let mut beside = Beside::start(shipped("memray"), 2);
-    beside.until_it_says("memray.stdout", "tracking PID").await;
-    beside.worker.ask("hold");
-    let (run, _folder) = beside.close().await;
-    assert_eq!((run.problem.as_deref(), run.code), (None, Some(0)), "{run:?}");
-    let [profile] = &run.profiles[..] else { panic!("{run:?}") };
-    assert_eq!(profile.kind, ProfileKind::Allocations);
-    let (largest, share, _) = profile.first(1)[0];
-    assert!(
-        largest.place.starts_with("allocate_pages (") && largest.place.contains("worker.py"),
-        "{profile:?}"
-    );
-    assert!((50_000_000..55_000_000).contains(&largest.own) && share > 0.9, "{profile:?}");
-}
-
-#[tokio::test]
-async fn the_shipped_probes_take_turns() {
-    let _machine = shared();
-    for (name, repetition) in [("py-spy", 2), ("memray", 1)] {
-        let beside = Beside::start(shipped(name), repetition);
+#[test]
+fn memray_finds_what_allocates_in_a_running_process() {
+    let _machine = alone();
+    block_on(async {
+        let mut beside = Beside::start(shipped("memray"), 2);
+        beside.until_it_says("memray.stdout", "tracking PID").await;
+        beside.worker.ask("hold");
         let (run, _folder) = beside.close().await;
-        assert!(run.profiles.is_empty() && run.files.is_empty(), "{run:?}");
-    }
+        assert_eq!((run.problem.as_deref(), run.code), (None, Some(0)), "{run:?}");
+        let [profile] = &run.profiles[..] else { panic!("{run:?}") };
+        assert_eq!(profile.kind, ProfileKind::Allocations);
+        let (largest, share, _) = profile.first(1)[0];
+        assert!(
+            largest.place.starts_with("allocate_pages (") && largest.place.contains("worker.py"),
+            "{profile:?}"
+        );
+        assert!((50_000_000..55_000_000).contains(&largest.own) && share > 0.9, "{profile:?}");
+    });
+}
+
+#[test]
+fn the_shipped_probes_take_turns() {
+    let _machine = shared();
+    block_on(async {
+        for (name, repetition) in [("py-spy", 2), ("memray", 1)] {
+            let beside = Beside::start(shipped(name), repetition);
+            let (run, _folder) = beside.close().await;
+            assert!(run.profiles.is_empty() && run.files.is_empty(), "{run:?}");
+        }
+    });
 }
 
 /// What a sampler saw while the worker did something, and what the worker says of it.
