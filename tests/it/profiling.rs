@@ -13,19 +13,26 @@ use std::{
 };
 
 use springtide::{
+    merge_cost::{Clock, Window, Windows},
     moment::Moment,
     plan::{Cell, Plan},
+    record::CellRecord,
     sampling::{probe::Prober, process::ProcessSampler},
     scenario::{Matrix, Probe},
+    standin::{Config, StandIn},
     telemetry::{
         probe::{ProbeRun, ProfileKind},
         process::ProcessSeries,
     },
+    verdict::Exit,
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::support::{alone, shared, wait_for};
+use crate::{
+    backend::Served,
+    support::{Run, alone, shared, wait_for},
+};
 
 /// Until something that takes a second or two has happened on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -279,4 +286,35 @@ fn a_process_that_ends_is_a_gap_with_its_reason() {
     let error = ProcessSampler::new("celery", pid).unwrap_err();
     assert!(error.starts_with(&format!("--watch-pid celery={pid}: there is no such process")), "{error}");
     assert_eq!(error.lines().count(), 1);
+}
+
+/// A tap in a process of its own has a clock of its own; its merges must fall where polling saw
+/// them, and be known more closely.
+#[test]
+fn merges_of_the_tap_are_where_polling_saw_them() {
+    let stand_in =
+        StandIn::start(Config { task_time: Duration::from_millis(20), ..Config::default() }).unwrap();
+    let tap = Served::start("tap", &format!("--upstream {}", stand_in.url()));
+    stand_in.post_through(&tap.url).unwrap();
+    let run = Run::small_at(stand_in.url()).set("tap", &tap.url).ends_shared();
+    for cell in run.exits(Exit::Pass).record().cells {
+        let tapped = Windows::of(&cell);
+        let polled = Windows::of(&CellRecord { posts: None, ..cell });
+        assert_eq!((tapped.clock, polled.clock), (Clock::Tap, Clock::Poll));
+        assert_eq!((tapped.all.len(), polled.all.len()), (3, 3));
+        let sorted = |all: &[Window], of: fn(&Window) -> Moment| {
+            let mut all: Vec<Moment> = all.iter().map(of).collect();
+            all.sort();
+            all
+        };
+        let begins = sorted(&tapped.all, |w| w.start.0).into_iter().zip(sorted(&polled.all, |w| w.start.1));
+        let ends = sorted(&tapped.all, |w| w.end.0).into_iter().zip(sorted(&polled.all, |w| w.end.1));
+        for (tap, poll) in begins.chain(ends) {
+            assert!(tap <= poll, "the tap had it at {tap}, and polling had seen it at {poll}");
+            assert!(poll.0 - tap.0 < 5_000_000, "{tap} {poll}");
+        }
+        for w in &tapped.all {
+            assert!(w.start.1.0 - w.start.0.0 < 100_000, "{w:?}");
+        }
+    }
 }
