@@ -13,19 +13,26 @@ use std::{
 };
 
 use springtide::{
+    merge_cost::{Clock, Window, Windows},
     moment::Moment,
     plan::{Cell, Plan},
+    record::CellRecord,
     sampling::{probe::Prober, process::ProcessSampler},
     scenario::{Matrix, Probe},
+    standin::{Config, StandIn},
     telemetry::{
         probe::{ProbeRun, ProfileKind},
         process::ProcessSeries,
     },
+    verdict::Exit,
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::support::{shared, wait_for};
+use crate::{
+    backend::Served,
+    support::{Run, alone, shared, wait_for},
+};
 
 /// Until something that takes a second or two has happened on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -104,7 +111,12 @@ impl Drop for Worker {
     }
 }
 
-/// The cell of a scenario and repetition.
+/// The machine is held by threads, so these tests are no tasks.
+fn block_on(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+/// The cell of a repetition of S4.
 fn cell(repetition: u32) -> Cell {
     let cells = Plan::cells(1, &profile().scenarios, false);
     cells.into_iter().find(|c| c.scenario.is("S4") && c.repetition == repetition).unwrap()
@@ -160,53 +172,62 @@ impl Beside {
     }
 }
 
-#[tokio::test]
-async fn py_spy_finds_the_hot_function_in_a_forked_child() {
+#[test]
+fn py_spy_finds_the_hot_function_in_a_forked_child() {
     let _machine = shared();
-    let mut beside = Beside::start(shipped("py-spy"), 1);
-    beside.until_it_says("py-spy.stdout", "Sampling process").await;
-    beside.worker.ask("merge 2");
-    let (run, folder) = beside.close().await;
-    assert_eq!((run.problem.as_deref(), run.code), (None, Some(0)), "{run:?}");
-    assert!(run.files.contains(&"merge-profiles/S4-r01/py-spy.txt".to_owned()), "{:?}", run.files);
-    let text = std::fs::read_to_string(folder.path().join("merge-profiles/S4-r01/py-spy.txt")).unwrap();
-    let [profile] = &run.profiles[..] else { panic!("{:?}", run.profiles) };
-    assert_eq!((profile.kind, profile.unreadable), (ProfileKind::Stacks, 0));
-    let (hottest, share, _) = profile.first(1)[0];
-    assert!(hottest.place.starts_with("merge_average (") && hottest.place.contains("worker.py"), "{text}");
-    assert!(share > 0.7, "{share} in {text}");
-    // Two seconds of CPU at 100 looks a second; a busy machine makes more of the time, not fewer.
-    assert!(hottest.own > 120, "{text}");
-    let callers: Vec<&str> = profile.widest(5).iter().map(|(h, _)| h.place.as_str()).collect();
-    assert!(callers.iter().any(|place| place.starts_with("child (")), "{callers:?}");
+    block_on(async {
+        let mut beside = Beside::start(shipped("py-spy"), 1);
+        beside.until_it_says("py-spy.stdout", "Sampling process").await;
+        beside.worker.ask("merge 2");
+        let (run, folder) = beside.close().await;
+        assert_eq!((run.problem.as_deref(), run.code), (None, Some(0)), "{run:?}");
+        assert!(run.files.contains(&"merge-profiles/S4-r01/py-spy.txt".to_owned()), "{:?}", run.files);
+        let text = std::fs::read_to_string(folder.path().join("merge-profiles/S4-r01/py-spy.txt")).unwrap();
+        let [profile] = &run.profiles[..] else { panic!("{:?}", run.profiles) };
+        assert_eq!((profile.kind, profile.unreadable), (ProfileKind::Stacks, 0));
+        let (hottest, share, _) = profile.first(1)[0];
+        assert!(
+            hottest.place.starts_with("merge_average (") && hottest.place.contains("worker.py"),
+            "{text}"
+        );
+        assert!(share > 0.7, "{share} in {text}");
+        // Two seconds of CPU at 100 looks a second; a busy machine makes more of the time, not fewer.
+        assert!(hottest.own > 120, "{text}");
+        let callers: Vec<&str> = profile.widest(5).iter().map(|(h, _)| h.place.as_str()).collect();
+        assert!(callers.iter().any(|place| place.starts_with("child (")), "{callers:?}");
+    });
 }
 
-#[tokio::test]
-async fn memray_finds_what_allocates_in_a_running_process() {
-    let _machine = shared();
-    let mut beside = Beside::start(shipped("memray"), 2);
-    beside.until_it_says("memray.stdout", "tracking PID").await;
-    beside.worker.ask("hold");
-    let (run, _folder) = beside.close().await;
-    assert_eq!((run.problem.as_deref(), run.code), (None, Some(0)), "{run:?}");
-    let [profile] = &run.profiles[..] else { panic!("{run:?}") };
-    assert_eq!(profile.kind, ProfileKind::Allocations);
-    let (largest, share, _) = profile.first(1)[0];
-    assert!(
-        largest.place.starts_with("allocate_pages (") && largest.place.contains("worker.py"),
-        "{profile:?}"
-    );
-    assert!((50_000_000..55_000_000).contains(&largest.own) && share > 0.9, "{profile:?}");
-}
-
-#[tokio::test]
-async fn the_shipped_probes_take_turns() {
-    let _machine = shared();
-    for (name, repetition) in [("py-spy", 2), ("memray", 1)] {
-        let beside = Beside::start(shipped(name), repetition);
+#[test]
+fn memray_finds_what_allocates_in_a_running_process() {
+    let _machine = alone();
+    block_on(async {
+        let mut beside = Beside::start(shipped("memray"), 2);
+        beside.until_it_says("memray.stdout", "tracking PID").await;
+        beside.worker.ask("hold");
         let (run, _folder) = beside.close().await;
-        assert!(run.profiles.is_empty() && run.files.is_empty(), "{run:?}");
-    }
+        assert_eq!((run.problem.as_deref(), run.code), (None, Some(0)), "{run:?}");
+        let [profile] = &run.profiles[..] else { panic!("{run:?}") };
+        assert_eq!(profile.kind, ProfileKind::Allocations);
+        let (largest, share, _) = profile.first(1)[0];
+        assert!(
+            largest.place.starts_with("allocate_pages (") && largest.place.contains("worker.py"),
+            "{profile:?}"
+        );
+        assert!((50_000_000..55_000_000).contains(&largest.own) && share > 0.9, "{profile:?}");
+    });
+}
+
+#[test]
+fn the_shipped_probes_take_turns() {
+    let _machine = shared();
+    block_on(async {
+        for (name, repetition) in [("py-spy", 2), ("memray", 1)] {
+            let beside = Beside::start(shipped(name), repetition);
+            let (run, _folder) = beside.close().await;
+            assert!(run.profiles.is_empty() && run.files.is_empty(), "{run:?}");
+        }
+    });
 }
 
 /// What a sampler saw while the worker did something, and what the worker says of it.
@@ -265,4 +286,35 @@ fn a_process_that_ends_is_a_gap_with_its_reason() {
     let error = ProcessSampler::new("celery", pid).unwrap_err();
     assert!(error.starts_with(&format!("--watch-pid celery={pid}: there is no such process")), "{error}");
     assert_eq!(error.lines().count(), 1);
+}
+
+/// A tap in a process of its own has a clock of its own; its merges must fall where polling saw
+/// them, and be known more closely.
+#[test]
+fn merges_of_the_tap_are_where_polling_saw_them() {
+    let stand_in =
+        StandIn::start(Config { task_time: Duration::from_millis(20), ..Config::default() }).unwrap();
+    let tap = Served::start("tap", &format!("--upstream {}", stand_in.url()));
+    stand_in.post_through(&tap.url).unwrap();
+    let run = Run::small_at(stand_in.url()).set("tap", &tap.url).ends_shared();
+    for cell in run.exits(Exit::Pass).record().cells {
+        let tapped = Windows::of(&cell);
+        let polled = Windows::of(&CellRecord { posts: None, ..cell });
+        assert_eq!((tapped.clock, polled.clock), (Clock::Tap, Clock::Poll));
+        assert_eq!((tapped.all.len(), polled.all.len()), (3, 3));
+        let sorted = |all: &[Window], of: fn(&Window) -> Moment| {
+            let mut all: Vec<Moment> = all.iter().map(of).collect();
+            all.sort();
+            all
+        };
+        let begins = sorted(&tapped.all, |w| w.start.0).into_iter().zip(sorted(&polled.all, |w| w.start.1));
+        let ends = sorted(&tapped.all, |w| w.end.0).into_iter().zip(sorted(&polled.all, |w| w.end.1));
+        for (tap, poll) in begins.chain(ends) {
+            assert!(tap <= poll, "the tap had it at {tap}, and polling had seen it at {poll}");
+            assert!(poll.0 - tap.0 < 5_000_000, "{tap} {poll}");
+        }
+        for w in &tapped.all {
+            assert!(w.start.1.0 - w.start.0.0 < 100_000, "{w:?}");
+        }
+    }
 }

@@ -34,8 +34,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(500);
 /// How long the target's queues may take to become empty before a cell.
 const IDLE_WITHIN: Duration = Duration::from_secs(60);
-/// How long the end of a run may take.
-const END_WITHIN: Duration = Duration::from_secs(15);
+/// How long the end of a run may take: a probe that hears nothing takes 16 s to be killed.
+const END_WITHIN: Duration = Duration::from_secs(25);
 
 /// What the rig is told.
 #[derive(Debug, Clone, PartialEq)]

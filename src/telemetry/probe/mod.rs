@@ -93,7 +93,7 @@ impl Profile {
 
     /// Out of everything that was counted, keeps the first places by either order.
     fn of(kind: ProfileKind, total: u64, places: BTreeMap<Cow<'_, str>, (u64, Option<u64>)>) -> Self {
-        let mut all: Vec<(Cow<'_, str>, (u64, Option<u64>))> = places.into_iter().collect();
+        let mut all: Vec<_> = places.into_iter().collect();
         let places = all.len() as u64;
         // What is in front by one order stays there when the rest is sorted by the other.
         all.sort_by_key(|(_, (own, _))| std::cmp::Reverse(*own));
