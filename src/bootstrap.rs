@@ -8,7 +8,10 @@
 //! Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13). Percentiles of so few cells
 //! lie too close together; they are taken further out, as Student's t asks for (Hesterberg, *What
 //! Teachers Should Know About the Bootstrap*, The American Statistician 69, 2015, on expanded
-//! percentiles). An end beyond which a single cell has any jobs bounds nothing and is left open.
+//! percentiles). A resample has no job beyond the largest of the sample, so an end is left open
+//! where the sample does not reach: where the chance that all of as many independent jobs as these
+//! are worth lie on one side of the truth is more than 2.5 %, and where no more than one cell has
+//! anything beyond it.
 //! No BCa: its acceleration comes from a jackknife, which fails for quantiles.
 
 use rand::Rng;
@@ -24,16 +27,17 @@ pub const LEAST_CELLS: usize = 3;
 /// Of more jobs than these only so many are drawn from, evenly chosen among those of each cell in
 /// the order of their size: that makes an interval wider, never narrower.
 pub const MOST_JOBS: usize = 2_048;
+/// Chance that the truth lies beyond an end.
+const OUTSIDE: f64 = 0.025;
 /// What a table says of its intervals.
 pub const METHOD: &str = "95 % confidence interval over repetitions: two-stage percentile bootstrap, cells and then their jobs drawn with replacement 2,000 times, widened for few cells";
 
 /// What the true quantile lies within, with 95 % confidence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
-    /// `None` where the repetitions do not bound it: no more than one has anything so small.
+    /// `None` where the repetitions do not bound it.
     pub low: Option<Micros>,
-    /// `None` where no more than one repetition has anything so large, or where it lies among
-    /// unfinished jobs.
+    /// `None` where the repetitions do not bound it, or where it lies among unfinished jobs.
     pub high: Option<Micros>,
 }
 
@@ -70,19 +74,37 @@ pub fn intervals<const Q: usize>(
     }
     let outside = (tail(cells.len()) * RESAMPLES as f64).floor() as usize;
     let upper = upper.as_ref().unwrap_or(&lower);
+    let mut worth = quantiles.map(|q| worth(&cells, &lower, q)).into_iter();
     let are_two = |reach: &dyn Fn(&[Job]) -> bool| cells.iter().filter(|c| reach(c)).count() > 1;
     Some(found.map(|(mut low, mut high)| {
         low.sort_unstable();
         high.sort_unstable();
         let low = lower.values[low[outside]];
         let high = upper.values[high[RESAMPLES - 1 - outside]];
-        let is_low = are_two(&|cell| cell[0].0 <= low);
-        let is_high = are_two(&|cell| cell.iter().any(|job| job.1 || job.0 >= high));
+        let (q, n) = worth.next().expect("there is one for each quantile");
+        let is_low = are_two(&|cell| cell[0].0 <= low) && (1.0 - q).powf(n) <= OUTSIDE;
+        let is_high = are_two(&|cell| cell.iter().any(|job| job.1 || job.0 >= high)) && q.powf(n) <= OUTSIDE;
         Interval {
             low: is_low.then_some(Micros(low)),
             high: (is_high && high != u64::MAX).then_some(Micros(high)),
         }
     }))
+}
+
+/// The quantile, and as how many independent jobs these tell it: their number by Kish's design
+/// effect, how much more the share of jobs below it varies between cells than it would if jobs had
+/// nothing in common (*Survey Sampling*, 1965, section 8.2).
+fn worth(cells: &[&[Job]], all: &Ranked, q: f64) -> (f64, f64) {
+    let n = all.values.len() as f64;
+    let value = all.values[((q * n - 1e-9).ceil() as usize).clamp(1, all.values.len()) - 1];
+    let below = |jobs: &[Job]| jobs.iter().filter(|job| job.0 <= value).count() as f64;
+    let share = all.values.partition_point(|v| *v <= value) as f64 / n;
+    let apart = |jobs: &&[Job]| (below(jobs) - share * jobs.len() as f64).powi(2);
+    let a = cells.len() as f64;
+    let varies = a / (a - 1.0) * cells.iter().map(apart).sum::<f64>() / (n * n);
+    let would = share * (1.0 - share) / n;
+    let effect = if would > 0.0 { (varies / would).max(1.0) } else { 1.0 };
+    (q, n / effect)
 }
 
 /// At most about [`MOST_JOBS`] jobs of `n` are drawn from: every so many-th of each cell.

@@ -151,7 +151,7 @@ pub fn of_scenario(run: &RunRecord, summary: &ScenarioSummary) -> Vec<MergeCost>
 
 /// Whether CPU time and memory of merging were measured for jobs of so many tasks, in cells that
 /// can be trusted and have no fault.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Evidence {
     /// Cells that ended.
     pub cells: usize,
@@ -161,6 +161,8 @@ pub struct Evidence {
     pub memory: usize,
     /// Merges with CPU time.
     pub merges: u64,
+    /// The process that was seen best.
+    pub cost: Option<MergeCost>,
     /// Why there is nothing, or less than there could be.
     pub why: Option<String>,
 }
@@ -204,6 +206,7 @@ fn evidence_of(run: &RunRecord, tasks: u32) -> Evidence {
         cpu: best.map_or(0, |c| c.with_cpu),
         memory: best.map_or(0, |c| c.with_memory),
         merges: best.map_or(0, |c| c.merges),
+        cost: best.cloned(),
         why,
     }
 }

@@ -101,7 +101,7 @@ fn lead(paper: &Paper<'_>) -> String {
         let us = end.duration_since(run.started).as_micros();
         format!(" It took {}.", Micros(u64::try_from(us).unwrap_or(0)))
     });
-    format!("{reason}. Started {}.{took}", run.started)
+    format!("{reason}. Started {:.0}.{took}", run.started)
 }
 
 fn sections(paper: &Paper<'_>) -> Vec<Section> {

@@ -105,7 +105,7 @@ fn lead(paper: &Paper<'_>) -> String {
             let _ = write!(text, ", {n} {what}");
         }
     }
-    format!("{text}; on {}, {}.\n\n", escape_markdown(&run.target.url), run.started)
+    format!("{text}; on {}, {:.0}.\n\n", escape_markdown(&run.target.url), run.started)
 }
 
 fn section(out: &mut String, title: &str, tables: impl IntoIterator<Item = crate::report::table::Table>) {

@@ -34,7 +34,7 @@ pub(crate) fn interval(interval: Option<Interval>) -> String {
 /// What is said of intervals below every table that has them.
 pub(crate) fn interval_note(paper: &Paper<'_>) -> String {
     format!(
-        "CI: {METHOD}; drawn from seed {} and the scenario's name. \"?\": beyond that end lies one repetition at most, or unfinished jobs.",
+        "CI: {METHOD}; drawn from seed {} and the scenario's name. \"?\": the repetitions do not bound it on that side, or unfinished jobs lie there.",
         paper.run.plan.seed
     )
 }
@@ -129,7 +129,7 @@ pub(crate) fn decision(paper: &Paper<'_>) -> Table {
     let names = short_names(&paper.parts().collect::<Vec<_>>());
     for ((s, r), short) in paper.repeated().zip(names) {
         let with = |q, i: fn(&Repeated) -> Option<Interval>| {
-            let of = r.stage(Stage::EndToEnd).and_then(i);
+            let of = r.stage(Stage::EndToEnd).and_then(i).filter(|i| i.low.or(i.high).is_some());
             of.map_or_else(|| said(q), |i| format!("{} [{}]", said(q), interval(Some(i))))
         };
         let e2e = s.stage(Stage::EndToEnd);

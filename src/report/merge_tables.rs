@@ -384,6 +384,6 @@ mod tests {
         let run = sample::good();
         let paper = Paper::of(&run);
         assert!(all(&paper).is_empty() && brief(&paper).is_none());
-        assert!(!html::page(&paper).contains("id=\"merge\""));
+        assert!(html::page(&paper).contains("Not sampled: give --watch-pid"));
     }
 }

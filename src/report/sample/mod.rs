@@ -165,6 +165,8 @@ pub(crate) fn nasty() -> RunRecord {
     run.target.hello = EVIL.into();
     run.target.server = Some(EVIL.into());
     run.plan.overrides = vec![EVIL.into()];
+    run.note = Some(EVIL.into());
+    run.revisions = [(EVIL.into(), EVIL.into())].into();
     let plan = run.plan.clone();
     let old = run.cells.pop().unwrap();
     let mut totals = old.totals;

@@ -70,7 +70,7 @@ pub(crate) fn draw(metric: Metric, which: Which, rows: &[Row<'_>]) -> Option<Str
     let longest = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     let frame = Frame {
         left: (longest as f64 * 7.2 + 16.0).clamp(34.0, 130.0),
-        right: WIDTH - 14.0,
+        right: WIDTH - 22.0,
         top: 4.0,
         bottom: 4.0 + ROW * rows.len() as f64,
     };
@@ -121,7 +121,8 @@ impl Marks {
         if let Some(q) = q {
             let middle = x.at(q.value.0 as f64);
             push_rect(&mut self.medians, middle - 1.2, y - 8.0, 2.4, 16.0);
-            if let Some(ci) = ci {
+            // An interval without ends says nothing that is worth a line.
+            if let Some(ci) = ci.filter(|ci| ci.low.or(ci.high).is_some()) {
                 self.whisker(x, y, (middle, ci), frame);
             }
         }
