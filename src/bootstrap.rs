@@ -128,6 +128,12 @@ impl Cluster {
         Self(jobs.into_iter().skip(first).step_by(step).collect())
     }
 
+    /// The same of finished jobs that are in order already, in microseconds.
+    pub fn of_sorted(jobs: &[u64], step: usize) -> Self {
+        let first = (step / 2).min(jobs.len().saturating_sub(1));
+        Self(jobs.iter().skip(first).step_by(step).map(|us| (*us, false)).collect())
+    }
+
     /// The same of durations that are counted and not kept.
     pub fn of_histogram(counted: &Histogram, step: usize) -> Self {
         let step = step as u64;
@@ -342,6 +348,9 @@ mod tests {
         let mut counted = Histogram::default();
         jobs.iter().for_each(|job| counted.record(job.least));
         let step = thinning(20 * jobs.len());
+        let mut sorted: Vec<u64> = jobs.iter().map(|job| job.least.0).collect();
+        sorted.sort_unstable();
+        assert_eq!(Cluster::of(&jobs, step), Cluster::of_sorted(&sorted, step));
         assert_eq!(Cluster::of(&jobs, step), Cluster::of_histogram(&counted, step));
         assert_eq!(Cluster::of(&jobs, step).0.len() * 20, 2_040);
     }

@@ -20,11 +20,49 @@ pub const LEAST_SPREAD: f64 = 0.05;
 /// And so are those that differ by less than this many bytes.
 pub const LEAST_BYTES: u64 = 1_000;
 
+/// Whose sizes and latencies are held against each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// Payloads of one kind, which go to one endpoint.
+    Kind(PayloadKind),
+    /// All posts of the target's workers, whatever their endpoint: one input makes payloads of one
+    /// size at each, but the endpoints' sizes differ by three orders of magnitude. What else differs
+    /// between the endpoints is in the line, too.
+    Posts,
+}
+
+impl Subject {
+    /// Every subject.
+    pub fn all() -> impl Iterator<Item = Self> {
+        PayloadKind::ALL.into_iter().map(Self::Kind).chain([Self::Posts])
+    }
+
+    /// The name in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kind(kind) => kind.as_str(),
+            Self::Posts => "posts_of_all_routes",
+        }
+    }
+
+    /// Its payloads in a cell.
+    pub fn payloads(self, cell: &CellRecord) -> Vec<Payload> {
+        let posts = |kind: PayloadKind| cell.posts.iter().flat_map(move |posts| kind.of_posts(posts));
+        match self {
+            Self::Kind(kind) => {
+                let of_jobs = cell.totals.jobs.values().filter_map(|job| kind.of(job));
+                of_jobs.chain(posts(kind)).collect()
+            }
+            Self::Posts => PayloadKind::ALL.into_iter().flat_map(posts).collect(),
+        }
+    }
+}
+
 /// Size and latency of one kind of payload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Relation {
     /// Which payload.
-    pub kind: PayloadKind,
+    pub subject: Subject,
     /// How many payloads.
     pub n: u64,
     /// Of how many cells.
@@ -65,12 +103,12 @@ pub fn is_looked_at(cell: &CellRecord) -> bool {
 impl Relation {
     /// Every kind of payload that occurred.
     pub fn of_run(run: &RunRecord) -> Vec<Self> {
-        PayloadKind::ALL.into_iter().filter_map(|kind| Self::of(run, kind)).collect()
+        Subject::all().filter_map(|subject| Self::of(run, subject)).collect()
     }
 
-    fn of(run: &RunRecord, kind: PayloadKind) -> Option<Self> {
+    fn of(run: &RunRecord, subject: Subject) -> Option<Self> {
         let cells: Vec<Sums> = {
-            let each = run.measured().filter(|c| is_looked_at(c)).map(|c| Sums::of(&payloads(c, kind)));
+            let each = run.measured().filter(|c| is_looked_at(c)).map(|c| Sums::of(&subject.payloads(c)));
             each.filter(|s| s.n > 0.0).collect()
         };
         let all = Sums::sum(cells.iter());
@@ -78,9 +116,9 @@ impl Relation {
         (all.n > 0.0).then(|| {
             let is_alike = most - least < LEAST_BYTES || ((most - least) as f64) < LEAST_SPREAD * most as f64;
             let line = if is_alike { None } else { all.line() };
-            let rng = || plan::rng(run.plan.seed, &format!("relation/{}", kind.as_str()));
+            let rng = || plan::rng(run.plan.seed, &format!("relation/{}", subject.as_str()));
             let line = line.map(|line| Line { interval: interval(&cells, rng()), ..line });
-            Self { kind, n: all.n as u64, cells: cells.len(), least, most, line }
+            Self { subject, n: all.n as u64, cells: cells.len(), least, most, line }
         })
     }
 
@@ -88,11 +126,6 @@ impl Relation {
     pub fn spread(&self) -> f64 {
         (self.most - self.least) as f64 / (self.most as f64).max(1.0)
     }
-}
-
-fn payloads(cell: &CellRecord, kind: PayloadKind) -> Vec<Payload> {
-    let of_jobs = cell.totals.jobs.values().filter_map(|job| kind.of(job));
-    of_jobs.chain(cell.posts.iter().flat_map(|posts| kind.of_posts(posts))).collect()
 }
 
 /// What a line needs to know of some payloads. Means and squares about them, as sums of squares
@@ -200,9 +233,18 @@ mod tests {
     #[test]
     fn sizes_that_are_alike_tell_nothing() {
         let all = Relation::of_run(&sample::good());
-        let kinds: Vec<&str> = all.iter().map(|r| r.kind.as_str()).collect();
+        let kinds: Vec<&str> = all.iter().map(|r| r.subject.as_str()).collect();
         assert_eq!(kinds, ["submit", "results"]);
         assert!(all.iter().all(|r| r.line.is_none() && r.spread() < 0.01), "{all:?}");
+    }
+
+    #[test]
+    fn the_posts_of_all_routes_together_differ_in_size() {
+        let all = Relation::of_run(&sample::matrix(3));
+        let posts = all.iter().find(|r| r.subject == Subject::Posts).unwrap();
+        let each = all.iter().filter(|r| matches!(r.subject, Subject::Kind(PayloadKind::Post(_))));
+        assert_eq!(posts.n, each.map(|r| r.n).sum::<u64>());
+        assert!(posts.spread() > 0.9 && posts.line.unwrap().interval.is_some(), "{posts:?}");
     }
 
     #[test]

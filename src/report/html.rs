@@ -5,6 +5,7 @@ use askama::Template;
 use crate::{
     micros::Micros,
     payload::PayloadKind,
+    relation::Subject,
     report::{
         Paper, criteria,
         domains::Domain,
@@ -197,15 +198,19 @@ fn domain(domain: &Domain, paper: &Paper<'_>) -> Section {
 
 fn payloads(paper: &Paper<'_>) -> Section {
     let mut section = Section::new("payloads", "Payloads", &[relations::table(paper)]);
-    for kind in PayloadKind::ALL {
-        let Some(scatter) = scatter::draw(paper, kind) else {
+    for subject in Subject::all() {
+        let Some(scatter) = scatter::draw(paper, subject) else {
             continue;
         };
-        let of: u64 =
-            paper.parts().flat_map(|s| &s.payloads).filter(|p| p.kind == kind).map(|p| p.count()).sum();
-        let title = format!("Size against latency: {}", kind.as_str());
+        let is_its = |kind| match subject {
+            Subject::Kind(its) => kind == its,
+            Subject::Posts => matches!(kind, PayloadKind::Post(_)),
+        };
+        let sizes = paper.parts().flat_map(|s| &s.payloads).filter(|p| is_its(p.kind));
+        let of: u64 = sizes.map(|p| p.count()).sum();
+        let title = format!("Size against latency: {}", subject.as_str());
         let mut text = format!("{} of {of} payloads are drawn; latency on a log scale.", scatter.drawn);
-        let relation = paper.relations.iter().find(|r| r.kind == kind);
+        let relation = paper.relations.iter().find(|r| r.subject == subject);
         if let Some(sentence) = relation.and_then(relations::sentence) {
             text.push_str(&format!(" Line: least squares of sound cells without a fault, {sentence}."));
         }

@@ -80,11 +80,16 @@ impl<'a> Paper<'a> {
     /// Adds a run's figures up.
     pub fn of(run: &'a RunRecord) -> Self {
         let scenarios = ScenarioSummary::of_run(run);
-        let repetitions = Repetitions::of_run(run, &scenarios);
+        // A large run takes a while: what is independent is added up side by side.
+        let (repetitions, relations) = thread::scope(|scope| {
+            let relations = scope.spawn(|| Relation::of_run(run));
+            let repetitions = Repetitions::of_run(run, &scenarios);
+            (repetitions, relations.join().expect("arithmetic does not panic"))
+        });
         let mut cells: Vec<&CellRecord> = run.measured().chain(run.replaced()).collect();
         cells.sort_by_key(|c| c.t0_unix);
         let lines = cells.into_iter().map(|c| (c, c.telemetry.lines())).collect();
-        Self { run, repetitions, relations: Relation::of_run(run), lines, scenarios }
+        Self { run, repetitions, relations, lines, scenarios }
     }
 
     /// Scenarios, and of those with several levels of a fault each level: what has figures.

@@ -42,7 +42,13 @@ pub(crate) fn sentence(r: &Relation) -> Option<String> {
         Some(_) => format!(" [{}]", interval(&line)),
         None => String::new(),
     };
-    Some(format!("{} {}{sure} per 100 kB, R² {:.2}, n={}", r.kind.as_str(), slope(line.slope), line.r2, r.n))
+    Some(format!(
+        "{} {}{sure} per 100 kB, R² {:.2}, n={}",
+        r.subject.as_str(),
+        slope(line.slope),
+        line.r2,
+        r.n
+    ))
 }
 
 /// Every kind of payload with its line.
@@ -53,7 +59,7 @@ pub(crate) fn table(paper: &Paper<'_>) -> Table {
     );
     for r in &paper.relations {
         let sizes = format!("{} … {}", bytes(r.least), bytes(r.most));
-        let mut row = vec![code(r.kind.as_str()), num(r.n), num(r.cells), num(sizes)];
+        let mut row = vec![code(r.subject.as_str()), num(r.n), num(r.cells), num(sizes)];
         row.extend(match &r.line {
             Some(line) => {
                 let intercept = line.intercept / 1e5;

@@ -212,10 +212,10 @@ fn payload_latency(relations: &[Relation], paper: &Paper<'_>) -> Found {
     if lines.is_empty() {
         let spreads: Vec<String> = relations
             .iter()
-            .map(|r| format!("{} {} to {}", r.kind.as_str(), bytes(r.least), bytes(r.most)))
+            .map(|r| format!("{} {} to {}", r.subject.as_str(), bytes(r.least), bytes(r.most)))
             .collect();
         let why = format!(
-            "the payloads of each endpoint are of one size, so that latency cannot go with it: {}; give inputs of different sizes",
+            "the payloads of each endpoint are of one size, so that latency cannot go with it: {}; a tap tells more, since the posts of workers differ in size by route",
             spreads.join(", ")
         );
         return not_measured(why);
@@ -346,9 +346,14 @@ mod tests {
     #[test]
     fn payloads_of_one_size_tell_nothing_of_latency() {
         let of = |run: &RunRecord| ruling(run, Criterion::PayloadLatency);
-        let (state, evidence, _) = of(&sample::faults());
+        let mut untapped = sample::faults();
+        untapped.cells.iter_mut().for_each(|c| c.posts = None);
+        let (state, evidence, _) = of(&untapped);
         assert_eq!(state, State::NotMeasured);
         assert!(evidence.contains("of one size"), "{evidence}");
+        let (state, evidence, _) = of(&sample::faults());
+        assert_eq!(state, State::Met);
+        assert!(evidence.contains("posts_of_all_routes"), "{evidence}");
         let mut run = sample::matrix(3);
         assert_eq!(of(&run).0, State::Met);
         // Two cells of different sizes: a line, and no interval.

@@ -57,7 +57,7 @@ impl OfRelation {
         // Microseconds a byte are seconds a megabyte.
         let slope = |us: f64| us * 1e3;
         Self {
-            payload: r.kind.as_str(),
+            payload: r.subject.as_str(),
             n: r.n,
             cells: r.cells,
             least_bytes: r.least,

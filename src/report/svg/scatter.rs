@@ -2,7 +2,8 @@
 
 use crate::{
     micros::Micros,
-    payload::{Payload, PayloadKind},
+    payload::Payload,
+    relation::Subject,
     report::{
         Paper, figure,
         svg::{Picture, WIDTH, polyline, scale::Frame, scale::Scale, short},
@@ -23,7 +24,7 @@ pub(crate) struct Scatter {
 }
 
 /// Draws the payloads of one kind; `None` when there was none.
-pub(crate) fn draw(paper: &Paper<'_>, kind: PayloadKind) -> Option<Scatter> {
+pub(crate) fn draw(paper: &Paper<'_>, subject: Subject) -> Option<Scatter> {
     let parts = paper.scenarios.iter().flat_map(ScenarioSummary::parts);
     let cells: Vec<_> = parts.flat_map(|s| s.counting(paper.run)).collect();
     let each = (POINTS / cells.len().max(1)).max(1);
@@ -33,17 +34,16 @@ pub(crate) fn draw(paper: &Paper<'_>, kind: PayloadKind) -> Option<Scatter> {
         .step_by(step)
         .flat_map(|c| {
             let thinned = |n: usize| n.div_ceil(each).max(1);
-            let jobs = c.totals.jobs.values().step_by(thinned(c.totals.jobs.len()));
-            let posts: Vec<Payload> = c.posts.iter().flat_map(|posts| kind.of_posts(posts)).collect();
-            let step = thinned(posts.len());
-            jobs.filter_map(|job| kind.of(job)).chain(posts.into_iter().step_by(step))
+            let payloads = subject.payloads(c);
+            let step = thinned(payloads.len());
+            payloads.into_iter().step_by(step)
         })
         .collect();
     let least = payloads.iter().map(|p| p.latency).min()?;
     let most = payloads.iter().map(|p| p.latency).max()?;
     let largest = payloads.iter().map(|p| p.decoded).max()?;
     let frame = Frame { left: 64.0, right: WIDTH - 24.0, top: 8.0, bottom: 168.0 };
-    let label = format!("Size against latency of {} payloads", kind.as_str());
+    let label = format!("Size against latency of {} payloads", subject.as_str());
     let mut p = Picture::new(frame.bottom + 40.0, &label);
     let y = frame.latency_axis(&mut p, least.max(Micros(1)), most);
     let x = Scale::linear(largest as f64, frame.left, frame.right);
@@ -57,7 +57,7 @@ pub(crate) fn draw(paper: &Paper<'_>, kind: PayloadKind) -> Option<Scatter> {
         dots.push_str(&format!("M{} {}h.01", short(a), short(b)));
     }
     p.path("dots", &dots);
-    let relation = paper.relations.iter().find(|r| r.kind == kind);
+    let relation = paper.relations.iter().find(|r| r.subject == subject);
     if let Some((r, line)) = relation.and_then(|r| Some((r, r.line?))) {
         // Straight in itself, and bent by the log scale; only as far as it was fitted.
         let size = |i: u32| r.least as f64 + (r.most - r.least) as f64 * f64::from(i) / 40.0;
