@@ -70,7 +70,8 @@ pub enum Rule {
     LittlesLaw,
     /// Every frame of every worker arrived and the deltas are the totals.
     FramesComplete,
-    /// The target was idle when the cell began, as far as its queues tell.
+    /// The target was idle when the cell began and had nothing else to do in it, as far as its queues
+    /// and its workers' posts tell.
     Idle,
     /// The tap missed no post, and what it counted fits together.
     TapComplete,
@@ -97,7 +98,7 @@ impl Rule {
             Self::GeneratorCpu => "generator: CPU to spare",
             Self::LittlesLaw => "generator: Little's law holds",
             Self::FramesComplete => "every frame of every worker arrived",
-            Self::Idle => "the target was idle before",
+            Self::Idle => "the target had nothing else to do",
             Self::TapComplete => "the tap saw every post",
             Self::FaultProven => "the fault showed, and only while it should",
             Self::JobsFetched => "every job was fetched",
@@ -221,7 +222,10 @@ pub fn of_cell(facts: &Facts<'_>, limits: &Limits) -> Vec<Check> {
             frames.unwrap_or("deltas equal totals").into(),
         ),
     ];
-    checks.extend(facts.busy.map(|why| Check::new(Rule::Idle, false, Invalid, why.into())));
+    let others = facts.posts.and_then(tap::others);
+    checks.extend(
+        facts.busy.map(str::to_owned).or(others).map(|why| Check::new(Rule::Idle, false, Invalid, why)),
+    );
     checks.extend(facts.posts.map(|posts| tap::is_complete(facts, posts)));
     checks.extend(tap::fault_showed(facts));
     if cell.fault.is_none() {

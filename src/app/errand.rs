@@ -282,7 +282,9 @@ async fn measure(
     let rig = scene.rigging.set_up(&name, samplers);
     let stopped = match todo.is_empty() {
         true => Ok(None),
-        false => local::carry_out(&plan, todo, &name, &kit, threads, &mut watch, rig, stop).await,
+        false => {
+            local::carry_out(&plan, (todo, is_resumed), &name, &kit, threads, &mut watch, rig, stop).await
+        }
     };
     let mut record = watch.finish();
     record.stopped = stopped?;

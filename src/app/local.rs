@@ -20,7 +20,7 @@ use crate::{
 /// When the load threads cannot be started.
 pub(super) async fn carry_out(
     plan: &Plan,
-    todo: Vec<Cell>,
+    todo: (Vec<Cell>, bool),
     run_id: &str,
     kit: &Arc<Kit>,
     threads: u32,

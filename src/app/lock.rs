@@ -6,7 +6,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{SocketAddr, ToSocketAddrs},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -30,7 +30,18 @@ pub(super) enum Share {
 /// Held as long as the value lives.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _files: Vec<File>,
+    held: Vec<(File, PathBuf)>,
+}
+
+impl Drop for Lock {
+    /// Takes its files away, unless others hold them too.
+    fn drop(&mut self) {
+        for (file, path) in &self.held {
+            if flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
 }
 
 impl Lock {
@@ -53,23 +64,26 @@ impl Lock {
             .find(|f: &PathBuf| f.is_dir())
             .unwrap_or_else(|| "/tmp".into());
         let files = addresses.iter().map(|address| lock(&folder, address, share, url));
-        Ok(Self { _files: files.collect::<Result<_>>()? })
+        Ok(Self { held: files.collect::<Result<_>>()? })
     }
 }
 
-fn lock(folder: &Path, address: &SocketAddr, share: Share, url: &str) -> Result<File> {
+fn lock(folder: &Path, address: &SocketAddr, share: Share, url: &str) -> Result<(File, PathBuf)> {
     let name: String = address
         .to_string()
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
         .collect();
     let path = folder.join(format!("springtide-{name}.lock"));
-    let mut file = open(&path).with_context(|| format!("the lock {}", path.display()))?;
+    let context = || format!("the lock {}", path.display());
+    let mut file = open(&path).with_context(context)?;
     let operation = match share {
         Share::Alone => FlockOperation::NonBlockingLockExclusive,
         Share::WithRuns => FlockOperation::NonBlockingLockShared,
     };
     match flock(&file, operation) {
+        // Whoever held it before may have taken it away in the meantime: then it locks nothing.
+        Ok(()) if !is_at(&file, &path) => return lock(folder, address, share, url),
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             let mut holder = String::new();
@@ -82,7 +96,7 @@ fn lock(folder: &Path, address: &SocketAddr, share: Share, url: &str) -> Result<
                 "--host {url}: {who} of springtide loads this target now, and a matrix must load it alone; wait for its end"
             );
         }
-        Err(e) => return Err(e).with_context(|| format!("the lock {}", path.display())),
+        Err(e) => return Err(e).with_context(context),
     }
     if share == Share::Alone {
         // For the message above only; a file of somebody else's cannot be written, and need not.
@@ -90,7 +104,12 @@ fn lock(folder: &Path, address: &SocketAddr, share: Share, url: &str) -> Result<
     } else {
         let _ = file.set_len(0);
     }
-    Ok(file)
+    Ok((file, path))
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let number = |m: &fs::Metadata| (m.dev(), m.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if number(&a) == number(&b))
 }
 
 /// Opens the file for writing, or for reading where another user made it: that is enough to lock it.
@@ -126,6 +145,10 @@ mod tests {
             assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         }
         drop(matrix);
-        Lock::on(&origin("127.0.0.1"), Share::Alone).unwrap();
+        let last = Lock::on(&origin("127.0.0.1"), Share::Alone).unwrap();
+        let path = last.held[0].1.clone();
+        assert!(path.is_file());
+        drop(last);
+        assert!(!path.exists(), "nothing is left behind");
     }
 }

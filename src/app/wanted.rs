@@ -109,6 +109,15 @@ impl Wanted {
             Some(path) => Input::load(path)?,
             None => Input::built_in(),
         };
+        for (i, revision) in args.revisions.iter().enumerate() {
+            if args.revisions[..i].iter().any(|r| r.name == revision.name) {
+                bail!(
+                    "--revision {}={}: stands there twice; give each part one revision",
+                    revision.name,
+                    revision.sha
+                );
+            }
+        }
         let account = account(args)?;
         let seed = args.seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
         let users = scenarios.iter().map(|s| s.concurrent_jobs).max().unwrap_or(1);

@@ -25,7 +25,8 @@ use crate::{
     micros::Micros,
     plan::{Cell, Settings},
     plane::{Command, Report},
-    snapshot::{FrameBody, Totals},
+    snapshot::{FrameBody, Job, Totals},
+    timeline::JobOutcome,
 };
 
 /// How far ahead of now a cell's T0 is set.
@@ -114,6 +115,8 @@ pub struct Coordinator {
     evidence: Evidence,
     /// The cell that is being aborted is closed, and the next one may fare better.
     goes_on: bool,
+    /// Jobs were given up in the cell before, or nobody knows.
+    wary: bool,
     why: Option<String>,
 }
 
@@ -133,6 +136,7 @@ impl Coordinator {
             t0_unix: 0,
             evidence: Evidence::default(),
             goes_on: false,
+            wary: false,
             why: None,
         }
     }
@@ -140,6 +144,11 @@ impl Coordinator {
     /// The measurements of the running cell so far.
     pub fn so_far(&self) -> impl Iterator<Item = &Totals> {
         self.received.values().map(|r| &r.sum)
+    }
+
+    /// Jobs of an earlier run may still go on at the target.
+    pub fn beware(&mut self) {
+        self.wary = true;
     }
 
     /// Queues a cell that was closed once more, behind all others.
@@ -306,7 +315,8 @@ impl Coordinator {
         let mut actions = vec![Action::Opened(cell.clone())];
         if self.rigged {
             self.enter(State::Arming, now + Micros(90_000_000));
-            actions.push(Action::Rig(Order::Arm(cell)));
+            let wary = std::mem::take(&mut self.wary);
+            actions.push(Action::Rig(Order::Arm { cell, wary }));
         } else {
             actions.extend(self.prepare(now));
         }
@@ -385,6 +395,8 @@ impl Coordinator {
             }
             totals.merge(received.sum);
         }
+        let is_left = |job: &Job| job.cancel.is_some() || matches!(job.outcome, JobOutcome::TimedOut { .. });
+        self.wary = gaps.is_some() || totals.jobs.values().any(is_left);
         let cell = self.cells[self.next].clone();
         let (t0_unix, evidence) = (self.t0_unix, std::mem::take(&mut self.evidence));
         Action::Close(Box::new(Closed { cell, totals, t0_unix, workers, missing: gaps, evidence }))
@@ -517,7 +529,7 @@ mod tests {
     fn the_rig_is_armed_before_the_users_and_disarmed_before_the_cell_settles() {
         let mut c = with_rig(1, true);
         let opened = c.on(Event::Tick, Micros::ZERO);
-        assert!(matches!(&opened[1], Action::Rig(Order::Arm(cell)) if cell.index == 0), "{opened:?}");
+        assert!(matches!(&opened[1], Action::Rig(Order::Arm { cell, .. }) if cell.index == 0), "{opened:?}");
         let armed = c.on(Event::Rig(Word::Armed), Micros(1));
         assert!(matches!(&armed[..], [Action::Send(Command::Prepare { .. })]));
         let started = c.on(ready(0, 0), Micros(2));
@@ -545,7 +557,10 @@ mod tests {
         assert!(c.on(broken("again"), Micros(4)).is_empty());
         let gave_up = Event::Report(Box::new(Report::GaveUp { worker: 0, cell: 0, why: None }));
         let next = c.on(gave_up, Micros(5));
-        assert!(matches!(&next[1], Action::Rig(Order::Arm(cell)) if cell.index == 1), "{next:?}");
+        assert!(
+            matches!(&next[1], Action::Rig(Order::Arm { cell, wary: true }) if cell.index == 1),
+            "{next:?}"
+        );
         let ended = c.on(broken("still gone"), Micros(6));
         assert_eq!(ended[1], Action::Finish(Some("still gone".into())));
     }

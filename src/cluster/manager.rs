@@ -30,7 +30,7 @@ pub trait Watcher {
     fn closed(&mut self, record: CellRecord) -> Result<(), String>;
 }
 
-/// Carries out the cells `todo` of a plan on `workers` workers that listen on the plane, with a rig beside them if there
+/// Carries out the cells `todo` of a plan, which follow an interruption or not, on `workers` workers that listen on the plane, with a rig beside them if there
 /// is one. `stop` holds the reason when somebody wants it to end. Returns why it ended before its
 /// plan was done. However it ends, the rig's fault is taken away.
 ///
@@ -39,7 +39,7 @@ pub trait Watcher {
 pub async fn manage<P: Plane>(
     plane: &Arc<P>,
     plan: &Plan,
-    todo: Vec<Cell>,
+    todo: (Vec<Cell>, bool),
     workers: u32,
     watcher: &mut impl Watcher,
     mut rig: Option<Rig>,
@@ -55,7 +55,7 @@ pub async fn manage<P: Plane>(
 async fn carry_out<P: Plane>(
     plane: &Arc<P>,
     plan: &Plan,
-    todo: Vec<Cell>,
+    (todo, is_resumed): (Vec<Cell>, bool),
     workers: u32,
     watcher: &mut impl Watcher,
     rig: &mut Option<Rig>,
@@ -63,6 +63,9 @@ async fn carry_out<P: Plane>(
 ) -> Result<Option<String>, PlaneError> {
     let settings = plan.settings.clone();
     let mut coordinator = Coordinator::new(todo, settings, workers, rig.is_some());
+    if is_resumed {
+        coordinator.beware();
+    }
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut index = 0;

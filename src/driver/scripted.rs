@@ -221,7 +221,9 @@ mod tests {
             .collect();
         let (_ask, stop) = watch::channel(None);
         let ended =
-            manager::manage(&plane, &plan, plan.cells.clone(), workers, &mut kept, None, stop).await.unwrap();
+            manager::manage(&plane, &plan, (plan.cells.clone(), false), workers, &mut kept, None, stop)
+                .await
+                .unwrap();
         for worker in serving {
             worker.await.unwrap().unwrap();
         }

@@ -181,7 +181,11 @@ pub fn evidence(run: &RunRecord) -> BTreeMap<u32, Evidence> {
 
 fn evidence_of(run: &RunRecord, tasks: u32) -> Evidence {
     let is_its = |s: &&Scenario| s.tasks == tasks && s.fault == FaultMode::None;
-    let scenarios: Vec<&Scenario> = run.plan.scenarios.iter().filter(is_its).collect();
+    let mut scenarios: Vec<&Scenario> = run.plan.scenarios.iter().filter(is_its).collect();
+    // While a job merges alone, what is used is the merge's.
+    if scenarios.iter().any(|s| s.concurrent_jobs == 1) {
+        scenarios.retain(|s| s.concurrent_jobs == 1);
+    }
     if scenarios.is_empty() {
         return Evidence {
             why: Some("no scenario without a fault has so many tasks".into()),

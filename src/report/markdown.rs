@@ -28,6 +28,7 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
     }
     out.push_str(&lead(paper));
     let criteria = matrix_tables::exit_criteria(paper);
+    let is_matrix = criteria.is_some();
     if let Some(criteria) = criteria {
         section(&mut out, "Exit criteria of Phase 1", [criteria]);
         section(&mut out, "Figures for the decision record", [matrix_tables::decision(paper)]);
@@ -38,20 +39,11 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         "Scenarios",
         std::iter::once(tables::matrix(paper)).chain(matrix_tables::remade(paper)),
     );
-    section(
-        &mut out,
-        "Stages",
-        paper.repeated().flat_map(|(s, r)| {
-            let mut tables = vec![scenario_tables::stages(s)];
-            tables.extend((s.cells > 1).then(|| matrix_tables::over_repetitions(paper, r)));
-            tables.extend(tap_tables::agreement(run, s));
-            tables.extend(target_tables::metrics(s));
-            tables.extend(target_tables::agreement(s));
-            tables.extend(target_tables::endpoints(run, s));
-            tables.push(scenario_tables::outcomes(s));
-            tables
-        }),
-    );
+    if is_matrix {
+        section(&mut out, "Stages", [matrix_tables::stages(paper)]);
+    } else {
+        stages(&mut out, paper);
+    }
     section(&mut out, "Payloads", [relations::table(paper), tables::payloads(paper)]);
     for domain in &Domain::ALL {
         let tables = (domain.tables)(paper);
@@ -70,21 +62,46 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         section(&mut out, "Thresholds", [thresholds]);
     }
     section(&mut out, "Validity", [tables::checklist(paper)]);
-    let each = || paper.parts();
-    if paper.parts().any(ScenarioSummary::is_tapped) {
-        section(&mut out, "Posts", each().filter_map(|s| tap_tables::posts(run, s)));
+    if is_matrix {
+        out.push_str("Posts, requests, ledger, observer cost and generator health of each scenario are in report.html and in the files beside this one.\n");
+    } else {
+        details(&mut out, paper);
     }
-    section(
-        &mut out,
-        "Requests",
-        each().flat_map(|s| [scenario_tables::requests(s), scenario_tables::errors(s)]),
-    );
-    section(&mut out, "Ledger", each().map(|s| scenario_tables::ledger(run, s)));
-    section(&mut out, "Observer cost", [tables::observer(paper)]);
-    section(&mut out, "Generator health", each().map(|s| scenario_tables::health(run, s)));
     out.truncate(out.trim_end().len());
     out.push('\n');
     out
+}
+
+/// Each scenario's stages by every source, and how these agree.
+fn stages(out: &mut String, paper: &Paper<'_>) {
+    let run = paper.run;
+    section(
+        out,
+        "Stages",
+        paper.repeated().flat_map(|(s, r)| {
+            let mut tables = vec![scenario_tables::stages(s)];
+            tables.extend((s.cells > 1).then(|| matrix_tables::over_repetitions(paper, r)));
+            tables.extend(tap_tables::agreement(run, s));
+            tables.extend(target_tables::metrics(s));
+            tables.extend(target_tables::agreement(s));
+            tables.extend(target_tables::endpoints(run, s));
+            tables.push(scenario_tables::outcomes(s));
+            tables
+        }),
+    );
+}
+
+/// What stands behind the figures of each scenario.
+fn details(out: &mut String, paper: &Paper<'_>) {
+    let run = paper.run;
+    let each = || paper.parts();
+    if paper.parts().any(ScenarioSummary::is_tapped) {
+        section(out, "Posts", each().filter_map(|s| tap_tables::posts(run, s)));
+    }
+    section(out, "Requests", each().flat_map(|s| [scenario_tables::requests(s), scenario_tables::errors(s)]));
+    section(out, "Ledger", each().map(|s| scenario_tables::ledger(run, s)));
+    section(out, "Observer cost", [tables::observer(paper)]);
+    section(out, "Generator health", each().map(|s| scenario_tables::health(run, s)));
 }
 
 /// What was done, in a sentence or two.
@@ -168,7 +185,7 @@ mod tests {
             "| resumed | 2026-10-01T12:20:00Z, after 9 cells |",
             "Cells that were made again:",
             "| S5 #2 | 1 | **INVALID** | the job ledger adds up",
-            "S6: over its repetitions:",
+            "Stages of a job by their best source, over the repetitions:",
             "needs 3 repetitions",
         ] {
             assert!(text.contains(said), "{said}");

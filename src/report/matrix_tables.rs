@@ -16,6 +16,7 @@ use crate::{
         table::{Cell, Table, code, name, num},
     },
     summary::ScenarioSummary,
+    telemetry::redis::Figures,
     timeline::{JobOutcome, Stage},
     verdict::{Rule, Verdict},
 };
@@ -39,32 +40,53 @@ pub(crate) fn interval_note(paper: &Paper<'_>) -> String {
     )
 }
 
-/// Median and 95th percentile of a scenario, with the repetition as the unit.
+/// What a metric over repetitions is told by, behind its name.
+const OVER_REPETITIONS: [&str; 8] =
+    ["source", "cells", "n", "p50", "p50 95 % CI", "p95", "p95 95 % CI", "medians of cells"];
+
+/// Every metric of a scenario with intervals over its repetitions.
 pub(crate) fn over_repetitions(paper: &Paper<'_>, r: &Repetitions) -> Table {
-    let mut t = Table::new(
-        format!("{}: over its repetitions", r.name),
-        &["what", "source", "cells", "n", "p50", "p50 95 % CI", "p95", "p95 95 % CI", "medians of cells"],
-    );
+    let columns: Vec<&str> = ["what"].into_iter().chain(OVER_REPETITIONS).collect();
+    let mut t = Table::new(format!("{}: over its repetitions", r.name), &columns);
     for m in &r.metrics {
-        let spread = m.spread().map_or_else(
-            || NONE.to_owned(),
-            |(least, most)| format!("{} … {}", said(Some(least)), said(Some(most))),
-        );
-        t.row(vec![
-            m.metric.as_str().into(),
-            m.source.as_str().into(),
-            num(m.counting),
-            num(m.jobs),
-            num(said(m.p50)),
-            num(interval(m.p50_interval)),
-            num(said(m.p95)),
-            num(interval(m.p95_interval)),
-            num(spread),
-        ]);
+        t.row(std::iter::once(m.metric.as_str().into()).chain(figures(m)).collect());
     }
     t.note(interval_note(paper));
     t.note(TOO_SMALL_MEANS);
     t
+}
+
+/// The same of all scenarios.
+pub(crate) fn stages(paper: &Paper<'_>) -> Table {
+    let columns: Vec<&str> = ["scenario", "what"].into_iter().chain(OVER_REPETITIONS).collect();
+    let mut t = Table::new("Stages of a job by their best source, over the repetitions", &columns);
+    let names = short_names(&paper.parts().collect::<Vec<_>>());
+    for ((_, r), short) in paper.repeated().zip(names) {
+        for m in &r.metrics {
+            t.row([short.as_str().into(), m.metric.as_str().into()].into_iter().chain(figures(m)).collect());
+        }
+    }
+    t.note("Every source of each stage, and how far they agree, is in report.html and in timings/.");
+    t.note(interval_note(paper));
+    t.note(TOO_SMALL_MEANS);
+    t
+}
+
+fn figures(m: &Repeated) -> [Cell; 8] {
+    let spread = m.spread().map_or_else(
+        || NONE.to_owned(),
+        |(least, most)| format!("{} … {}", said(Some(least)), said(Some(most))),
+    );
+    [
+        m.source.as_str().into(),
+        num(m.counting),
+        num(m.jobs),
+        num(said(m.p50)),
+        num(interval(m.p50_interval)),
+        num(said(m.p95)),
+        num(interval(m.p95_interval)),
+        num(spread),
+    ]
 }
 
 /// The five exit criteria of Phase 1; `None` for a run that is no matrix.
@@ -155,7 +177,7 @@ pub(crate) fn decision(paper: &Paper<'_>) -> Table {
         t.row(row);
     }
     t.note(
-        "Medians where nothing else is said; Redis memory is its peak. Stages by their best source; load is concurrent jobs × tasks a job; n counts unfinished jobs too.",
+        "Medians where nothing else is said; Redis memory is the highest peak of all cells. Stages by their best source; load is concurrent jobs × tasks a job; n counts unfinished jobs too.",
     );
     t.note(interval_note(paper));
     t.note(TOO_SMALL_MEANS);
@@ -164,12 +186,8 @@ pub(crate) fn decision(paper: &Paper<'_>) -> Table {
 
 fn redis_peak(paper: &Paper<'_>, s: &ScenarioSummary) -> Option<u64> {
     let cells = s.counting(paper.run);
-    cells
-        .iter()
-        .filter_map(|c| c.telemetry.redis.as_ref())
-        .flat_map(|r| &r.samples)
-        .map(|s| s.used_memory)
-        .max()
+    let peaks = cells.iter().filter_map(|c| Figures::of(c.telemetry.redis.as_ref()?));
+    peaks.map(|f| f.memory_peak).max()
 }
 
 fn not_fetched(s: &ScenarioSummary) -> Cell {

@@ -421,8 +421,11 @@ mod tests {
                     for q in [0.5, 0.95] {
                         let said = figure::said(stage.quantile(q));
                         assert!(html.contains(&table::escape(&said)), "{said} in HTML");
-                        assert!(markdown.contains(&said), "{said} in Markdown");
-                        assert!(terminal.contains(&said), "{said} on the terminal");
+                        let is_told = !criteria::all(&paper).is_empty() || markdown.contains(&said);
+                        assert!(is_told, "{said} in Markdown");
+                        // A matrix has no room for every stage there.
+                        let is_told = !criteria::all(&paper).is_empty() || terminal.contains(&said);
+                        assert!(is_told, "{said} on the terminal");
                     }
                 }
                 assert_eq!(rows.len(), s.parts().iter().map(|p| p.stages.len()).sum::<usize>());

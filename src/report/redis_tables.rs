@@ -166,7 +166,7 @@ fn traffic(parts: &[Part<'_>]) -> Table {
         row.extend(costs.map(|cost| spread(part.spread(|w| w.cost(cost)), |v| said(cost, Some(v)))));
         t.row(row);
     }
-    t.note("Jobs that came to an end at the target. Bytes as Redis counts them, without the sampling's own; CPU is that of the whole process, the kernel's part included.");
+    t.note("Per job that the target accepted, ended or not; cells in which Redis was restarted are left out there. Bytes as Redis counts them, without the sampling's own; CPU is that of the whole process, the kernel's part included.");
     t
 }
 

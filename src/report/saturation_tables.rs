@@ -48,7 +48,7 @@ pub(super) fn inflections(saturation: &Saturation) -> Table {
     for (stage, found) in &saturation.stages {
         push(format!("{stage}, median"), found, &|v| time(v));
     }
-    t.note("Scenarios without a fault in the order of tasks in flight (jobs × tasks); medians over cells. Expected: the straight line through the cells of all smaller loads. Out is what lies outside its 95 % prediction interval and 10 % off at least; with fewer than five such cells, what is off by more than half. Each figure and step has its own 5 %. Two loads of one size may differ in kind: one job of 32 tasks is not four of eight.");
+    t.note("Scenarios without a fault in the order of tasks in flight (jobs × tasks); medians over cells. Expected: the straight line through the cells of all smaller loads, over the tasks in flight for what all jobs cost together and for end to end, over the tasks of each job for what a job costs and for its stages. Out is what lies outside its 95 % prediction interval and 10 % off at least; with fewer than five such cells, what is off by more than half. Each figure and step has its own 5 %. Two loads of one size may differ in kind: one job of 32 tasks is not four of eight.");
     t
 }
 

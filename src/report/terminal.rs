@@ -8,7 +8,7 @@ use crate::{
     report::{
         Paper,
         criteria::{self, Criterion},
-        fault_tables, fold, merge_tables, redis_tables,
+        fault_tables, fold, matrix_tables, merge_tables, redis_tables,
         scenario_tables::stages,
         table::{Table, num, one_line},
         tables::{STAND_IN, STAND_IN_MEANS, untrusted_note},
@@ -28,8 +28,18 @@ pub fn table(paper: &Paper<'_>) -> String {
     if run.target.stand_in {
         let _ = writeln!(out, "*** {STAND_IN}: {STAND_IN_MEANS} ***");
     }
-    for s in paper.parts() {
-        scenario(&mut out, s);
+    if criteria::all(paper).is_empty() {
+        paper.parts().for_each(|s| scenario(&mut out, s));
+    } else {
+        // A matrix has no room for every stage of every scenario.
+        let narrow = ["results"].into_iter().fold(matrix_tables::decision(paper), Table::without);
+        let _ = write!(out, "\n{}", narrow.text());
+        out.push_str(
+            "  † n too small (p50 needs 20, p95 200); CI over repetitions, ? where they do not bound it\n",
+        );
+        for s in paper.parts().filter(|s| s.untrusted) {
+            let _ = writeln!(out, "  {}", untrusted_note(&s.name()));
+        }
     }
     for r in Resilience::of_run(run) {
         let _ = write!(out, "\nresilience of {}:\n{}", r.scenario.id, fault_tables::jobs(&r).text());

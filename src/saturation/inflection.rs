@@ -19,8 +19,10 @@ pub const NEAR: f64 = 0.1;
 pub struct Point {
     /// Which scenario.
     pub name: String,
-    /// Tasks in flight at once.
+    /// Tasks in flight at once: the order of the scenarios.
     pub load: f64,
+    /// What the figure is expected to grow with: the tasks in flight, or those of each job.
+    pub driver: f64,
     /// The figure in each of its cells, at least one; none is negative.
     pub values: Vec<f64>,
 }
@@ -60,8 +62,9 @@ pub enum Inflection {
 
 /// Looks for the first scenario whose figure leaves the trend of the smaller ones.
 ///
-/// In the order of the load a straight line is fitted by least squares through the cells of all
-/// scenarios of strictly smaller load, at least [`LEAST_LOADS`] different ones, and asked what it
+/// In the order of the load a straight line over the [driver](Point::driver) is fitted by least
+/// squares through the cells of all scenarios of strictly smaller load, at least [`LEAST_LOADS`]
+/// different drivers, and asked what it
 /// expects of the median of the next. That one is out when it lies outside the 95 % prediction
 /// interval and [`NEAR`] away from the line at least; with fewer than five cells, where that
 /// interval is wider than anything, when it is away by more than [`FAR`] of what the line says.
@@ -78,18 +81,19 @@ pub fn inflection(points: &[Point], least: f64) -> Inflection {
     let (mut tried, mut most) = (0, 0);
     for point in &ordered {
         let below = || ordered.iter().filter(|p| p.load < point.load);
-        let loads = below().map(|p| p.load.to_bits()).collect::<BTreeSet<_>>().len();
+        let loads = below().map(|p| p.driver.to_bits()).collect::<BTreeSet<_>>().len();
         most = most.max(loads);
-        let smaller: Vec<(f64, f64)> = below().flat_map(|p| p.values.iter().map(|v| (p.load, *v))).collect();
+        let smaller: Vec<(f64, f64)> =
+            below().flat_map(|p| p.values.iter().map(|v| (p.driver, *v))).collect();
         let Some(line) = Fitted::through(&smaller).filter(|_| loads >= LEAST_LOADS) else { continue };
-        let expected = line.at(point.load);
+        let expected = line.at(point.driver);
         if expected < 0.0 {
             // A falling line does not go on below zero.
             continue;
         }
         tried += 1;
         let half_width =
-            (smaller.len() >= ENOUGH_CELLS).then(|| line.half_width(point.load, point.values.len()));
+            (smaller.len() >= ENOUGH_CELLS).then(|| line.half_width(point.driver, point.values.len()));
         // A line near zero is no measure for what is far from it.
         let typical = smaller.iter().map(|p| p.1.abs()).sum::<f64>() / smaller.len() as f64;
         let measure = expected.max(typical);
@@ -109,8 +113,12 @@ mod tests {
 
     fn points(values: &[(f64, f64)]) -> Vec<Point> {
         let name = |i: usize| format!("S{}", i + 1);
-        let point =
-            |(i, &(load, value)): (usize, &(f64, f64))| Point { name: name(i), load, values: vec![value] };
+        let point = |(i, &(load, value)): (usize, &(f64, f64))| Point {
+            name: name(i),
+            load,
+            driver: load,
+            values: vec![value],
+        };
         values.iter().enumerate().map(point).collect()
     }
 
@@ -140,6 +148,25 @@ mod tests {
         assert_eq!(inflection(&[], 0.0), Inflection::Unknown { smaller: 0 });
         let falling = points(&[(4.0, 90.0), (8.0, 50.0), (16.0, 9.0), (64.0, 8.0)]);
         assert_eq!(inflection(&falling, 0.0), Inflection::Unknown { smaller: 3 }, "below zero");
+    }
+
+    #[test]
+    fn what_a_job_costs_is_held_against_jobs_of_as_many_tasks() {
+        let tasks = [4.0, 8.0, 16.0, 32.0, 8.0, 8.0];
+        let of = |cost: fn(usize, f64) -> f64| {
+            let all = RUNBOOK.iter().zip(tasks).enumerate().map(|(i, (&load, tasks))| Point {
+                name: format!("S{}", i + 1),
+                load,
+                driver: tasks,
+                values: vec![cost(i, tasks); 10],
+            });
+            inflection(&all.collect::<Vec<_>>(), 0.0)
+        };
+        assert_eq!(of(|_, tasks| 10.0 * tasks), Inflection::Nowhere { tried: 3 }, "the same for each job");
+        assert_eq!(
+            at(of(|i, tasks| if i == 5 { 90.0 * tasks } else { 10.0 * tasks })).as_deref(),
+            Some("S6")
+        );
     }
 
     #[test]

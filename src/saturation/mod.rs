@@ -59,6 +59,15 @@ impl Cost {
         }
     }
 
+    /// Whether it grows with the tasks of each job, however many jobs there are; otherwise with the
+    /// tasks in flight.
+    fn is_per_job(self) -> bool {
+        match self {
+            Self::Input | Self::Output | Self::Cpu | Self::Commands => true,
+            Self::Memory | Self::Ops | Self::Queue => false,
+        }
+    }
+
     /// Differences below this are nothing to talk about.
     fn least(self) -> f64 {
         match self {
@@ -80,28 +89,34 @@ pub struct Watched<'a> {
     pub series: &'a RedisSeries,
     /// What it cost.
     pub figures: Figures,
-    /// Jobs of it that came to an end at the target: fetched, failed or canceled.
+    /// Jobs of it that the target accepted.
     pub jobs: u64,
+}
+
+/// Jobs of a cell that the target accepted: what a cost per job is a cost of.
+pub fn jobs(cell: &CellRecord) -> u64 {
+    cell.ledger.submitted.saturating_sub(cell.ledger.count("rejected"))
 }
 
 impl<'a> Watched<'a> {
     fn of(cell: &'a CellRecord) -> Option<Self> {
         let series = cell.telemetry.redis.as_ref()?;
-        let jobs = ["fetched", "failed", "canceled"].map(|kind| cell.ledger.count(kind)).iter().sum();
-        Some(Self { cell, series, figures: Figures::of(series)?, jobs })
+        Some(Self { cell, series, figures: Figures::of(series)?, jobs: jobs(cell) })
     }
 
     /// One of its costs; `None` where it cannot be told.
     pub fn cost(&self, cost: Cost) -> Option<f64> {
         let f = &self.figures;
-        let per_job = |n: u64| (self.jobs > 0).then(|| n as f64 / self.jobs as f64);
+        // Counters that do not cover the whole cell say less than there was.
+        let is_whole = !f.is_cut;
+        let per_job = |n: u64| (is_whole && self.jobs > 0).then(|| n as f64 / self.jobs as f64);
         match cost {
             Cost::Memory => Some(f.memory_rise() as f64),
             Cost::Input => per_job(f.net_input),
             Cost::Output => per_job(f.net_output),
             Cost::Cpu => per_job(f.cpu.0),
             Cost::Commands => per_job(f.commands),
-            Cost::Ops => f.ops(),
+            Cost::Ops => f.ops().filter(|_| is_whole),
             Cost::Queue => Some(f.queue_peak as f64),
         }
     }
@@ -121,6 +136,8 @@ pub struct Part<'a> {
     pub name: String,
     /// Tasks in flight at once: jobs × tasks of each.
     pub load: u64,
+    /// Tasks of each job.
+    pub tasks: u64,
     /// Whether there was a fault in its cells.
     pub is_faulty: bool,
     /// Those that count; at least one.
@@ -155,7 +172,8 @@ impl<'a> Part<'a> {
         let cells: Vec<Watched<'a>> = s.counting(run).into_iter().filter_map(Watched::of).collect();
         let load = u64::from(s.scenario.concurrent_jobs) * u64::from(s.scenario.tasks);
         let is_faulty = s.fault.as_ref().is_none_or(|f| !f.is_none());
-        (!cells.is_empty()).then(|| Self { name: s.name(), load, is_faulty, cells })
+        let tasks = u64::from(s.scenario.tasks);
+        (!cells.is_empty()).then(|| Self { name: s.name(), load, tasks, is_faulty, cells })
     }
 
     /// A figure over its cells; those that cannot tell are left out.
@@ -204,12 +222,15 @@ impl Saturation {
         // Stage medians of each cell of each part.
         let stages: Vec<Vec<Vec<Option<f64>>>> =
             parts.iter().map(|p| p.cells.iter().map(stages).collect()).collect();
-        let point = |part: &Part<'_>, values: Vec<f64>| {
-            (!values.is_empty()).then(|| Point { name: part.name.clone(), load: part.load as f64, values })
+        let point = |part: &Part<'_>, is_per_job: bool, values: Vec<f64>| {
+            let driver = if is_per_job { part.tasks } else { part.load } as f64;
+            let (name, load) = (part.name.clone(), part.load as f64);
+            (!values.is_empty()).then(|| Point { name, load, driver, values })
         };
         let costs = Cost::ALL.map(|cost| {
             let values = |p: &Part<'_>| p.cells.iter().filter_map(|w| w.cost(cost)).collect();
-            let points: Vec<Point> = parts.iter().filter_map(|p| point(p, values(p))).collect();
+            let points: Vec<Point> =
+                parts.iter().filter_map(|p| point(p, cost.is_per_job(), values(p))).collect();
             (cost, inflection(&points, cost.least()))
         });
         let mut correlations = Vec::new();
@@ -218,7 +239,10 @@ impl Saturation {
             let points: Vec<Point> = parts
                 .iter()
                 .zip(&stages)
-                .filter_map(|(p, cells)| point(p, cells.iter().filter_map(|c| c[i]).collect()))
+                .filter_map(|(p, cells)| {
+                    // A job waits for all tasks before its own end, but merges its own only.
+                    point(p, stage != Stage::EndToEnd, cells.iter().filter_map(|c| c[i]).collect())
+                })
                 .collect();
             if points.is_empty() {
                 continue;

@@ -48,6 +48,18 @@ pub(super) fn is_complete(facts: &Facts<'_>, posts: &CellPosts) -> Check {
     Check::new(Rule::TapComplete, troubles.is_empty(), Verdict::Invalid, evidence)
 }
 
+/// What of the workers' posts was about jobs of somebody else, or of earlier cells, when that is more
+/// than a twentieth: their tasks took the place of ours.
+pub(super) fn others(posts: &CellPosts) -> Option<String> {
+    let (foreign, late, ours) = (posts.foreign.total(), posts.late.total(), posts.all().attempted);
+    let is_much = (foreign + late) * 20 > ours.max(20);
+    is_much.then(|| {
+        format!(
+            "beside {ours} posts of this cell's jobs, workers made {late} of earlier cells' and {foreign} of somebody else's"
+        )
+    })
+}
+
 /// Whether the fault that the cell was to have showed; `None` where it was to have none.
 pub(super) fn fault_showed(facts: &Facts<'_>) -> Option<Check> {
     if facts.cell.fault.is_none() {

@@ -266,6 +266,10 @@ async fn idle_waits_for_the_queues_and_may_be_given_up() {
         sampler.idle(Duration::ZERO).await,
         Err("queue simulations still holds 12 messages after 0 s".into())
     );
+    let () = redis.hset("unacked", "tag", "m").unwrap();
+    let busy = sampler.idle(Duration::ZERO).await.unwrap_err();
+    assert!(busy.contains("workers still hold 1 message back"), "{busy}");
+    let () = redis.del("unacked").unwrap();
     // Dropped in the middle, again and again, as by a select.
     for ms in 0..20 {
         let _ = time::timeout(Duration::from_millis(ms), sampler.idle(Duration::from_secs(60))).await;
@@ -403,4 +407,24 @@ async fn what_sampling_costs_beside_ten_thousand_results() {
     );
     assert_eq!(last.result_keys, 10_000);
     assert!(series.results.bytes.is_empty() && !series.results.is_partial);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_waits_until_little_goes_through_redis() {
+    let server = RedisServer::start();
+    let mut sampler = sampler(&server.url()).await;
+    let mut redis = server.connection();
+    let until = std::time::Instant::now() + Duration::from_millis(2_500);
+    let moving = std::thread::spawn(move || {
+        let value = "x".repeat(100_000);
+        while std::time::Instant::now() < until {
+            let () = redis.set("somebody's", &value).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let busy = sampler.idle(Duration::from_millis(1_500)).await.unwrap_err();
+    assert!(busy.contains("Redis still moves"), "{busy}");
+    assert_eq!(sampler.idle(Duration::from_secs(30)).await, Ok(()));
+    assert!(std::time::Instant::now() >= until, "it was idle before its time");
+    moving.join().unwrap();
 }

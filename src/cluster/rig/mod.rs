@@ -34,6 +34,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(500);
 /// How long the target's queues may take to become empty before a cell.
 const IDLE_WITHIN: Duration = Duration::from_secs(60);
+/// How long workers must be silent before a cell, where jobs were given up.
+const SILENT_FOR: Duration = Duration::from_millis(2_500);
 /// How long the end of a run may take: a probe that hears nothing takes 16 s to be killed.
 const END_WITHIN: Duration = Duration::from_secs(25);
 
@@ -41,7 +43,12 @@ const END_WITHIN: Duration = Duration::from_secs(25);
 #[derive(Debug, Clone, PartialEq)]
 pub enum Order {
     /// Get ready for a cell: canaries before, the fault in place.
-    Arm(Cell),
+    Arm {
+        /// Which.
+        cell: Cell,
+        /// Jobs were given up before it: their tasks may go on, whatever the target says of them.
+        wary: bool,
+    },
     /// T0 of the cell on the plane's clock.
     Start {
         /// When.
@@ -166,6 +173,31 @@ struct AtCell {
     busy: Option<String>,
 }
 
+/// Waits until the target is idle, as far as its Redis tells and, where jobs were given up, the posts
+/// of its workers: a task that runs posts every two seconds. The inner error says what went on.
+async fn idle(
+    samplers: &mut Samplers,
+    reader: Option<&mut Reader>,
+    wary: bool,
+) -> Result<Result<(), String>, String> {
+    let until = Instant::now() + IDLE_WITHIN;
+    if let (Some(reader), true) = (reader, wary) {
+        let mut silent = Instant::now();
+        reader.skip().await?;
+        while silent.elapsed() < SILENT_FOR {
+            if Instant::now() >= until {
+                let within = IDLE_WITHIN.as_secs();
+                return Ok(Err(format!("tasks of jobs that were given up still post after {within} s")));
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            if reader.skip().await? > 0 {
+                silent = Instant::now();
+            }
+        }
+    }
+    Ok(samplers.idle(until.saturating_duration_since(Instant::now())).await)
+}
+
 /// Why a cell came to its end for the rig.
 enum Ended {
     Disarmed(Box<Evidence>),
@@ -175,9 +207,9 @@ enum Ended {
 impl Server {
     async fn serve(mut self) {
         while let Some((order, _)) = self.inbox.recv().await {
-            let Order::Arm(cell) = order else { continue };
+            let Order::Arm { cell, wary } = order else { continue };
             let mut at = None;
-            let outcome = self.cell(&cell, &mut at).await;
+            let outcome = self.cell(&cell, wary, &mut at).await;
             let word = match outcome {
                 Ok(Ended::Disarmed(evidence)) => Word::Disarmed(evidence),
                 Ok(Ended::Abandoned) => {
@@ -226,7 +258,12 @@ impl Server {
     }
 
     /// Stands beside one cell. `at` is filled as soon as there is something to lose.
-    async fn cell(&mut self, cell: &Cell, at: &mut Option<AtCell>) -> Result<Ended, String> {
+    async fn cell(&mut self, cell: &Cell, wary: bool, at: &mut Option<AtCell>) -> Result<Ended, String> {
+        let busy = tokio::select! {
+            idle = idle(&mut self.samplers, self.reader.as_mut(), wary) => idle?.err(),
+            // The only word there can be now is that nobody waits for the cell any more.
+            _ = self.inbox.recv() => return Ok(Ended::Abandoned),
+        };
         if let Some(reader) = &mut self.reader {
             // What came between the cells is nobody's.
             reader.skip().await?;
@@ -238,13 +275,8 @@ impl Server {
             during: None,
             sent: Vec::new(),
             t0: None,
-            busy: None,
+            busy,
         });
-        here.busy = tokio::select! {
-            idle = self.samplers.idle(IDLE_WITHIN) => idle.err(),
-            // The only word there can be now is that nobody waits for the cell any more.
-            _ = self.inbox.recv() => return Ok(Ended::Abandoned),
-        };
         self.samplers.open(cell).await;
         let canaries = match &mut self.harm {
             Some(harm) if !cell.fault.is_none() => {
@@ -293,7 +325,7 @@ impl Server {
                     }
                     Some((Order::Merging, _)) => self.samplers.merging(),
                     Some((Order::Disarm, _)) => break,
-                    Some((Order::Arm(_), _)) => return Err("told to arm in the middle of a cell".into()),
+                    Some((Order::Arm { .. }, _)) => return Err("told to arm in the middle of a cell".into()),
                     Some((Order::Abandon, _)) | None => return Ok(Ended::Abandoned),
                 },
                 () = sleep_until(switch.unwrap_or_else(Instant::now)), if switch.is_some() => {

@@ -55,9 +55,10 @@ impl Reader {
         }
     }
 
-    /// Goes on to the end of the log without looking.
-    pub(super) async fn skip(&mut self) -> Result<(), String> {
+    /// Goes on to the end of the log without looking. Returns how many posts that were.
+    pub(super) async fn skip(&mut self) -> Result<u64, String> {
         let hello = self.link.hello().await.map_err(|e| e.to_string())?;
+        let before = if self.boot.as_ref() == Some(&hello.boot) { self.next } else { hello.next };
         // What is under way now began before this cell.
         let batch = self.link.posts(&hello.boot, hello.next).await.map_err(|e| e.to_string())?;
         self.boot = Some(hello.boot);
@@ -66,7 +67,7 @@ impl Reader {
         self.answered = Instant::now();
         self.saw_merging = false;
         self.quickest = None;
-        Ok(())
+        Ok(batch.next.saturating_sub(before))
     }
 
     /// A moment of ours on the tap's clock, by the quickest answer of this cell. The two clocks run

@@ -7,6 +7,7 @@ use crate::{
     merge_cost,
     record::{CellRecord, RunRecord},
     report::figure::bytes,
+    saturation,
     telemetry::redis::{Figures, RedisSeries},
     verdict::Verdict,
 };
@@ -47,8 +48,9 @@ pub(super) fn merge_cost(run: &RunRecord) -> Found {
                 .push(format!("{tasks} tasks: {}", evidence.why.as_deref().unwrap_or("nothing was seen"))),
         }
     }
-    let mut files = probes;
-    files.truncate(4);
+    // Of what the probes left, what was read as a profile.
+    let profiles = sound(run).flat_map(|c| &c.telemetry.probes).filter(|p| !p.profiles.is_empty());
+    let mut files: Vec<String> = profiles.flat_map(|p| &p.files).take(4).cloned().collect();
     files.insert(0, "summary.md".into());
     if lacking.is_empty() {
         return (State::Met, format!("while merging: {}", said.join("; ")), files);
@@ -91,7 +93,7 @@ fn pressure(cells: &[&CellRecord]) -> String {
     let mut by_users: BTreeMap<u32, Vec<(&RedisSeries, u64)>> = BTreeMap::new();
     for cell in cells.iter().filter(|c| c.cell.tasks == tasks) {
         let of_cell = by_users.entry(cell.cell.users).or_default();
-        of_cell.extend(cell.telemetry.redis.as_ref().map(|r| (r, cell.ledger.submitted)));
+        of_cell.extend(cell.telemetry.redis.as_ref().map(|r| (r, saturation::jobs(cell))));
     }
     let each = by_users.into_iter().map(|(users, all)| {
         let figures: Vec<Figures> = all.iter().filter_map(|(r, _)| Figures::of(r)).collect();

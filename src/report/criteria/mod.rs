@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     bootstrap::LEAST_CELLS,
     fault::FaultMode,
+    plan::CellKind,
     record::RunRecord,
     relation::Relation,
     report::{
@@ -233,6 +234,17 @@ fn payload_latency(relations: &[Relation], paper: &Paper<'_>) -> Found {
     (State::NotMet, why, files)
 }
 
+/// Of sound cells with a fault, how many were followed by one without, and how many of these passed.
+fn after_the_fault(run: &RunRecord) -> (usize, usize) {
+    let measured: Vec<_> = run.cells.iter().filter(|c| c.cell.kind == CellKind::Measured).collect();
+    let next = |i: usize| measured[i + 1..].iter().find(|c| c.cell.fault.is_none());
+    let followed: Vec<Verdict> = (0..measured.len())
+        .filter(|&i| !measured[i].cell.fault.is_none() && measured[i].verdict != Verdict::Invalid)
+        .filter_map(|i| next(i).map(|c| c.verdict))
+        .collect();
+    (followed.iter().filter(|v| **v == Verdict::Pass).count(), followed.len())
+}
+
 fn fault_resilience(run: &RunRecord) -> Found {
     const UNDER_FAULT: [&str; 2] = ["S7", "S8"];
     if let Some(why) = not_planned(run, UNDER_FAULT.map(str::to_owned)) {
@@ -277,7 +289,14 @@ fn fault_resilience(run: &RunRecord) -> Found {
         return (State::NotMet, shorten(&lacking), files);
     }
     if lasted {
-        figures.push("no recovery where the fault lasted as long as its cell".into());
+        let (passed, followed) = after_the_fault(run);
+        if followed == 0 {
+            let why = "recovery was not seen: the faults lasted as long as their cells, and no cell without one followed";
+            return (State::NotMet, why.into(), files);
+        }
+        figures.push(format!(
+            "recovery: where the fault lasted as long as its cell, the next cell without one passed {passed} of {followed} times"
+        ));
     }
     if !has_twin {
         figures.push("no scenario of as much load without a fault beside it".into());

@@ -11,7 +11,7 @@ mod link;
 mod told;
 mod watch;
 
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -24,7 +24,7 @@ use self::{
     answer::text,
     info::Info,
     link::{Asks, Link, Lost, Own},
-    watch::{Order, Watch},
+    watch::{Backlog, Order, Watch},
 };
 use crate::{
     moment::Moment,
@@ -38,6 +38,10 @@ use crate::{
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How often the queues are looked at while somebody waits for them to become empty.
 const IDLE_EVERY: Duration = Duration::from_millis(250);
+/// How long nothing may go on before the target is idle.
+const STILL_FOR: Duration = Duration::from_secs(1);
+/// Bytes a second that are nothing: heartbeats of idle workers, and other people's monitoring.
+const STILL: f64 = 50e3;
 /// How long opening may hold a cell up; what is not done by then goes on beside it.
 const OPEN_WITHIN: Duration = Duration::from_secs(2);
 /// How long closing may: the task is done before, so this only guards against its end.
@@ -170,36 +174,53 @@ impl RedisSampler {
         Ok((Self { orders, _task: task, is_missed: false, opened: Instant::now() }, facts))
     }
 
-    /// Waits until the queues are empty. A Redis that is not there cannot tell: nobody waits for
-    /// it. May be dropped at any moment.
+    /// Waits until the target is idle, as far as its Redis tells: its queues are empty, no worker holds
+    /// a message back, and for a second next to nothing goes through Redis. What a worker has begun
+    /// and says nothing about cannot be seen here. A Redis that is not there cannot tell: nobody waits
+    /// for it. May be dropped at any moment.
     ///
     /// # Errors
-    /// What was still waiting there after `within`.
+    /// What was still going on there after `within`.
     pub async fn idle(&mut self, within: Duration) -> Result<(), String> {
         let until = Instant::now() + within;
+        // Since when nothing waits, and what had been moved by then.
+        let mut still: Option<(Instant, u64)> = None;
         loop {
-            let (done, lengths) = oneshot::channel();
+            let (done, backlog) = oneshot::channel();
             // A task that is gone, or one that is slow, cannot tell either.
             let told = async {
-                self.orders.send(Order::Queues(done)).await.ok()?;
-                lengths.await.ok().flatten()
+                self.orders.send(Order::Backlog(done)).await.ok()?;
+                backlog.await.ok().flatten()
             };
-            let Some(lengths) = timeout(OPEN_WITHIN, told).await.ok().flatten() else {
+            let Some(backlog) = timeout(OPEN_WITHIN, told).await.ok().flatten() else {
                 if !std::mem::replace(&mut self.is_missed, true) {
-                    tracing::warn!(
-                        "Redis does not answer: nobody knows whether the target's queues are empty"
-                    );
+                    tracing::warn!("Redis does not answer: nobody knows whether the target is idle");
                 }
                 return Ok(());
             };
             self.is_missed = false;
-            let waiting = waiting(&lengths);
-            if waiting.is_empty() {
-                return Ok(());
-            }
             let now = Instant::now();
+            let mut busy = waiting(&backlog);
+            match still {
+                _ if !busy.is_empty() => still = None,
+                Some((since, moved)) if now - since >= STILL_FOR => {
+                    let rate = backlog.moved.saturating_sub(moved) as f64 / (now - since).as_secs_f64();
+                    if rate <= STILL {
+                        return Ok(());
+                    }
+                    busy.push(format!("Redis still moves {:.0} kB a second", rate / 1e3));
+                    still = Some((now, backlog.moved));
+                }
+                Some(_) => {}
+                // There is no time to look twice.
+                None if now + STILL_FOR > until => return Ok(()),
+                None => still = Some((now, backlog.moved)),
+            }
             if now >= until {
-                return Err(format!("{} after {} s", waiting.join(", "), within.as_secs()));
+                if busy.is_empty() {
+                    return Ok(());
+                }
+                return Err(format!("{} after {} s", busy.join(", "), within.as_secs()));
             }
             sleep(IDLE_EVERY.min(until - now)).await;
         }
@@ -238,13 +259,18 @@ impl RedisSampler {
 }
 
 /// `queue simulations still holds 12 messages`, for each that is not empty.
-fn waiting(lengths: &BTreeMap<String, u64>) -> Vec<String> {
-    let held = lengths.iter().filter(|(_, n)| **n > 0);
-    held.map(|(name, n)| {
-        let s = if *n == 1 { "" } else { "s" };
-        format!("queue {name} still holds {n} message{s}")
-    })
-    .collect()
+fn waiting(backlog: &Backlog) -> Vec<String> {
+    let messages = |n: u64| if n == 1 { "1 message".to_owned() } else { format!("{n} messages") };
+    let held = backlog.queues.iter().filter(|(_, n)| **n > 0);
+    let mut all: Vec<String> =
+        held.map(|(name, n)| format!("queue {name} still holds {}", messages(*n))).collect();
+    if backlog.unacked > 0 {
+        all.push(format!(
+            "workers still hold {} back (unacked; those of a worker that died stay for its visibility timeout)",
+            messages(backlog.unacked)
+        ));
+    }
+    all
 }
 
 async fn facts(link: &mut Link, address: &Address, own: &mut Own) -> Result<RedisFacts, RedisError> {
@@ -267,7 +293,8 @@ mod tests {
 
     #[test]
     fn what_waits_is_named() {
-        let lengths = [("helper", 0), ("simulations", 12), ("x", 1)].map(|(k, n)| (k.to_owned(), n)).into();
+        let queues = [("helper", 0), ("simulations", 12), ("x", 1)].map(|(k, n)| (k.to_owned(), n)).into();
+        let lengths = Backlog { queues, unacked: 0, moved: 0 };
         assert_eq!(
             waiting(&lengths),
             ["queue simulations still holds 12 messages", "queue x still holds 1 message"]

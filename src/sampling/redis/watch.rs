@@ -53,8 +53,19 @@ pub(super) enum Order {
     Open(oneshot::Sender<()>),
     /// It is over; its T0.
     Close(Instant, oneshot::Sender<RedisSeries>),
-    /// How long are the queues? The answer is `None` when Redis is not there.
-    Queues(oneshot::Sender<Option<BTreeMap<String, u64>>>),
+    /// What is there to be done? The answer is `None` when Redis is not there.
+    Backlog(oneshot::Sender<Option<Backlog>>),
+}
+
+/// What the target has still to do, as far as its Redis tells.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// Lengths of the queues.
+    pub(super) queues: BTreeMap<String, u64>,
+    /// Messages that workers took and did not begin with.
+    pub(super) unacked: u64,
+    /// Bytes that others moved in and out since it was started.
+    pub(super) moved: u64,
 }
 
 /// Everything the task knows.
@@ -128,8 +139,8 @@ impl Watch {
                 Some(Order::Close(t0, done)) => {
                     let _ = done.send(self.close(t0).await);
                 }
-                Some(Order::Queues(done)) => {
-                    let _ = done.send(self.queues_now().await);
+                Some(Order::Backlog(done)) => {
+                    let _ = done.send(self.backlog().await);
                 }
             }
         }
@@ -305,17 +316,24 @@ impl Watch {
         }
     }
 
-    async fn queues_now(&mut self) -> Option<BTreeMap<String, u64>> {
+    async fn backlog(&mut self) -> Option<Backlog> {
         if !self.connected().await {
             return None;
         }
+        let own = |own: &Own| own.sent() + own.received();
+        let before = own(&self.own);
         let mut asks = Asks::default();
+        asks.add("info", &[]);
+        asks.add("hlen", &[format!("{}unacked", self.prefix).as_bytes()]);
         self.add_queues(&mut asks);
-        if asks.is_empty() {
-            return Some(BTreeMap::new());
-        }
         let answers = self.ask(&asks, SOON).await.ok()?;
-        Some(self.lengths(&answers))
+        let text = text(answers.first()?).unwrap_or_default();
+        let sample = Info::read(&text).sample();
+        Some(Backlog {
+            unacked: answers.get(1).and_then(number).unwrap_or(0),
+            queues: self.lengths(&answers[2..]),
+            moved: (sample.net_input + sample.net_output).saturating_sub(before),
+        })
     }
 
     /// Goes on with the pass until it is through; `None` when that takes too long.
