@@ -44,6 +44,9 @@ impl Before {
         }
         if !args.is_typed("matrix") {
             args.matrix = (!plan.matrix_name.starts_with(BUILT_IN)).then(|| PathBuf::from(&plan.matrix_name));
+            if let Some(matrix) = args.matrix.as_ref().filter(|m| !m.is_file()) {
+                bail!("--resume: the run's matrix {} is not there; name it with --matrix", matrix.display());
+            }
         }
         if !args.is_typed("input") {
             if !plan.input.name.starts_with(BUILT_IN) {

@@ -97,12 +97,12 @@ fn pressure(cells: &[&CellRecord]) -> String {
     }
     let each = by_users.into_iter().map(|(users, all)| {
         let figures: Vec<Figures> = all.iter().filter_map(|(r, _)| Figures::of(r)).collect();
-        let memory = figures.iter().map(|f| f.memory_peak).max().unwrap_or(0);
+        let memory = figures.iter().map(|f| f.memory_rise()).max().unwrap_or(0);
         let queue = figures.iter().map(|f| f.queue_peak).max().unwrap_or(0);
         let traffic: u64 = figures.iter().map(|f| f.net_input + f.net_output).sum();
         let jobs: u64 = all.iter().map(|(_, jobs)| jobs).sum();
         format!(
-            "{users} at once: memory to {}, queue to {queue}, {} a job",
+            "{users} at once: memory up by {} at most, queue to {queue}, {} a job",
             bytes(memory),
             bytes(traffic / jobs.max(1))
         )
