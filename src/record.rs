@@ -59,6 +59,8 @@ pub struct RunRecord {
     pub rigging: RiggingFacts,
     /// The target's Redis, if one was named.
     pub redis: Option<RedisFacts>,
+    /// Names of the processes that were watched.
+    pub watched: Vec<String>,
     /// What was planned.
     pub plan: Plan,
     /// Limits asked for on the command line.

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     Failure, Out, facts, folder, key, local,
-    lock::Share,
+    lock::{self, Share},
     preflight,
     progress::Watch,
     redis, report,
@@ -82,6 +82,10 @@ pub(super) async fn carry_out(
     let run_id = before.as_ref().map_or_else(|| run_id(Timestamp::now()), |b| b.record.run_id.clone());
     let found = Scene::find(args, &wanted.plan, &run_id, errand.share).await;
     let scene = found.map_err(Failure::usage)?;
+    if let Some(before) = &before {
+        before.same_eyes(&scene.rigging, &errand).map_err(Failure::usage)?;
+        before.same_redis(scene.instruments.redis.as_ref()).map_err(Failure::usage)?;
+    }
     let (json, json_out) = (args.json, args.out.clone());
     let outcome = go(&errand, run_id, wanted, before, scene, stop).await;
     let (run, folder) = match outcome {
@@ -124,14 +128,15 @@ async fn go(
     }
     wanted.warnings.iter().for_each(|said| tracing::warn!("{said}"));
     let is_new = before.is_none();
-    let (record, folder) = match before {
-        Some(Before { record, folder }) => (again(record), folder),
+    let (record, folder, _held) = match before {
+        Some(Before { record, folder, held }) => (again(record), folder, held),
         None => {
             let started = Timestamp::now();
             let label = args.label.clone().or_else(|| errand.label.map(str::to_owned));
             let label = label.unwrap_or_else(|| wanted.label());
             let folder = folder::create(&args.out, &label, started).map_err(Failure::usage)?;
-            (fresh(args, &wanted, &scene, target, (run_id, label), started), folder)
+            let held = lock::folder(&folder).map_err(Failure::runtime)?;
+            (fresh(args, &wanted, &scene, target, (run_id, label), started), folder, held)
         }
     };
     let record = RunRecord { thresholds: args.thresholds.clone(), ..record };
@@ -214,6 +219,7 @@ fn fresh(
         target,
         rigging: scene.rigging.facts.clone(),
         redis: scene.instruments.redis.clone(),
+        watched: args.watch_pids.iter().map(|w| w.name.clone()).collect(),
         plan: wanted.plan.clone(),
         thresholds: Vec::new(),
         cells: Vec::new(),

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{Read, Write},
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -58,7 +58,8 @@ impl Lock {
             .to_socket_addrs()
             .or_else(|_| (authority.trim_matches(['[', ']']), default).to_socket_addrs());
         // A name that cannot be resolved gives an error of its own, soon.
-        let addresses: BTreeSet<SocketAddr> = resolved.map(Iterator::collect).unwrap_or_default();
+        let addresses: BTreeSet<SocketAddr> =
+            resolved.map(|all| all.map(canonical).collect()).unwrap_or_default();
         let folder = ["/run/lock".into(), std::env::temp_dir()]
             .into_iter()
             .find(|f: &PathBuf| f.is_dir())
@@ -107,6 +108,32 @@ fn lock(folder: &Path, address: &SocketAddr, share: Share, url: &str) -> Result<
     Ok((file, path))
 }
 
+/// The same target by its other addresses: `0.0.0.0` is this host, and so is `::ffff:127.0.0.1`.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Holds a run's folder, so that no other process goes on with the same run meanwhile.
+///
+/// # Errors
+/// When another does.
+pub(super) fn folder(folder: &Path) -> Result<File> {
+    let context = || folder.display().to_string();
+    let held = File::open(folder).with_context(context)?;
+    match flock(&held, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(held),
+        Err(Errno::WOULDBLOCK) => {
+            bail!("{}: the run goes on in another process; wait for its end, or end it", folder.display())
+        }
+        Err(e) => Err(e).with_context(context),
+    }
+}
+
 fn is_at(file: &File, path: &Path) -> bool {
     let number = |m: &fs::Metadata| (m.dev(), m.ino());
     matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if number(&a) == number(&b))
@@ -140,6 +167,9 @@ mod tests {
         assert!(refused.contains("a run of springtide"), "{refused}");
         drop((run, another));
         let matrix = Lock::on(&origin("localhost"), Share::Alone).unwrap();
+        for same in ["0.0.0.0", "[::ffff:127.0.0.1]"] {
+            Lock::on(&origin(same), Share::Alone).unwrap_err();
+        }
         for share in [Share::Alone, Share::WithRuns] {
             let refused = Lock::on(&origin("127.0.0.1"), share).unwrap_err().to_string();
             assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");

@@ -1,13 +1,16 @@
 //! Going on with a run that was interrupted: its plan stands, and what is typed now must agree with it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, anyhow, bail};
 
-use super::errand::Errand;
+use super::{errand::Errand, lock, rigging::Rigging};
 use crate::{
     plan::{Accounts, Plan, Settings},
-    record::{RunRecord, Target},
+    record::{RedisFacts, RunRecord, Target},
 };
 
 /// How the name of a file begins that is built into the program.
@@ -19,6 +22,8 @@ pub(super) struct Before {
     pub(super) record: RunRecord,
     /// Its folder.
     pub(super) folder: PathBuf,
+    /// The hold on it: two processes must not go on with one run.
+    pub(super) held: File,
 }
 
 impl Before {
@@ -27,10 +32,13 @@ impl Before {
     /// # Errors
     /// When there is none, or it cannot be read.
     pub(super) fn load(at: &Path) -> Result<Self> {
-        let record = RunRecord::load(at).map_err(|e| anyhow!("--resume {e}"))?;
+        RunRecord::load(at).map_err(|e| anyhow!("--resume {e}"))?;
         let folder = if at.is_dir() { Some(at) } else { at.parent() };
         let folder = folder.filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Self { record, folder: folder.to_owned() })
+        let held = lock::folder(folder).map_err(|e| anyhow!("--resume {e}"))?;
+        // It may have gone on until now.
+        let record = RunRecord::load(at).map_err(|e| anyhow!("--resume {e}"))?;
+        Ok(Self { record, folder: folder.to_owned(), held })
     }
 
     /// Fills in what was not typed again: seed, matrix, scenarios and target.
@@ -125,6 +133,60 @@ impl Before {
             bail!("--resume: run {run} began with another {flag}, and its plan stands; leave {flag} out");
         }
         Ok(plan.clone())
+    }
+
+    /// Whether what looks on is what the run began with: cells that were seen by different eyes do not
+    /// make one table.
+    ///
+    /// # Errors
+    /// Names what is missing, or is there besides.
+    pub(super) fn same_eyes(&self, rigging: &Rigging, errand: &Errand) -> Result<()> {
+        let (run, args) = (&self.record, &errand.load);
+        let url = |tap: &Option<crate::record::TapFacts>| {
+            tap.as_ref().filter(|t| !t.built_in).map(|t| t.url.clone())
+        };
+        let (was, is) = (&run.rigging, &rigging.facts);
+        let toxiproxy = |f: &crate::record::RiggingFacts| f.toxiproxy.as_ref().map(|t| t.proxy.clone());
+        let mut watched: Vec<&str> = run.watched.iter().map(String::as_str).collect();
+        watched.sort_unstable();
+        let mut now: Vec<&str> = args.watch_pids.iter().map(|w| w.name.as_str()).collect();
+        now.sort_unstable();
+        let redis = args.redis_url.as_deref().is_some_and(|u| !u.is_empty());
+        let same = [
+            ("--tap", url(&was.tap) == url(&is.tap)),
+            ("--toxiproxy", toxiproxy(was) == toxiproxy(is)),
+            ("--redis-url", run.redis.is_some() == redis),
+            ("--watch-pid", watched == now),
+            (
+                "--revision",
+                args.revisions.is_empty()
+                    || args.revisions.iter().all(|r| run.revisions.get(&r.name) == Some(&r.sha)),
+            ),
+            ("--note", args.note.is_none() || args.note == run.note),
+        ];
+        if let Some((flag, _)) = same.iter().find(|(_, same)| !same) {
+            bail!(
+                "--resume: run {} began with another {flag}, and cells of both do not go together; give the same {flag}",
+                run.run_id
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether its Redis is the one that the run began with.
+    ///
+    /// # Errors
+    /// When it is another.
+    pub(super) fn same_redis(&self, now: Option<&RedisFacts>) -> Result<()> {
+        match (&self.record.redis, now) {
+            (Some(then), Some(now)) if then.url != now.url => bail!(
+                "--resume: run {} began with the Redis {}, and this is {}; give the same --redis-url",
+                self.record.run_id,
+                then.url,
+                now.url
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the target is the one that the run began with.

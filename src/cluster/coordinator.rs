@@ -3,7 +3,7 @@
 //! | state | waits for | deadline | then |
 //! |---|---|---|---|
 //! | `Resting` | the cool-down | it is one | `Preparing` the next cell, or done |
-//! | `Arming` | the rig: canaries before, the fault in place | 90 s | `Preparing` |
+//! | `Arming` | the rig: the target idle, canaries before, the fault in place | 90 s, more after jobs that were given up | `Preparing` |
 //! | `Preparing` | Ready of every worker | 60 s + 0.5 s a user | `Running` |
 //! | `Running` | Through of every worker | the longest the cell can take, and a minute | `Disarming` |
 //! | `Disarming` | the rig: the fault taken away, the last posts read | 120 s | `Settling` |
@@ -20,7 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rig::{Evidence, Order, Word};
+use super::rig::{self, Evidence, Order, Word};
 use crate::{
     micros::Micros,
     plan::{Cell, Settings},
@@ -115,8 +115,8 @@ pub struct Coordinator {
     evidence: Evidence,
     /// The cell that is being aborted is closed, and the next one may fare better.
     goes_on: bool,
-    /// Jobs were given up in the cell before, or nobody knows.
-    wary: bool,
+    /// How many jobs were given up in the cell before.
+    given_up: u32,
     why: Option<String>,
 }
 
@@ -136,7 +136,7 @@ impl Coordinator {
             t0_unix: 0,
             evidence: Evidence::default(),
             goes_on: false,
-            wary: false,
+            given_up: 0,
             why: None,
         }
     }
@@ -146,9 +146,9 @@ impl Coordinator {
         self.received.values().map(|r| &r.sum)
     }
 
-    /// Jobs of an earlier run may still go on at the target.
+    /// Jobs of an interrupted cell may still go on at the target, nobody knows how many.
     pub fn beware(&mut self) {
-        self.wary = true;
+        self.given_up = self.cells.iter().map(|c| c.users).max().unwrap_or(1);
     }
 
     /// Queues a cell that was closed once more, behind all others.
@@ -314,9 +314,10 @@ impl Coordinator {
         self.evidence = Evidence::default();
         let mut actions = vec![Action::Opened(cell.clone())];
         if self.rigged {
-            self.enter(State::Arming, now + Micros(90_000_000));
-            let wary = std::mem::take(&mut self.wary);
-            actions.push(Action::Rig(Order::Arm { cell, wary }));
+            let idle = Micros::from(rig::idle_within(self.given_up));
+            self.enter(State::Arming, now + idle + Micros(30_000_000));
+            let given_up = std::mem::take(&mut self.given_up);
+            actions.push(Action::Rig(Order::Arm { cell, given_up }));
         } else {
             actions.extend(self.prepare(now));
         }
@@ -396,7 +397,10 @@ impl Coordinator {
             totals.merge(received.sum);
         }
         let is_left = |job: &Job| job.cancel.is_some() || matches!(job.outcome, JobOutcome::TimedOut { .. });
-        self.wary = gaps.is_some() || totals.jobs.values().any(is_left);
+        self.given_up = totals.jobs.values().filter(|j| is_left(j)).count() as u32;
+        if gaps.is_some() {
+            self.beware();
+        }
         let cell = self.cells[self.next].clone();
         let (t0_unix, evidence) = (self.t0_unix, std::mem::take(&mut self.evidence));
         Action::Close(Box::new(Closed { cell, totals, t0_unix, workers, missing: gaps, evidence }))
@@ -558,7 +562,7 @@ mod tests {
         let gave_up = Event::Report(Box::new(Report::GaveUp { worker: 0, cell: 0, why: None }));
         let next = c.on(gave_up, Micros(5));
         assert!(
-            matches!(&next[1], Action::Rig(Order::Arm { cell, wary: true }) if cell.index == 1),
+            matches!(&next[1], Action::Rig(Order::Arm { cell, given_up: 10 }) if cell.index == 1),
             "{next:?}"
         );
         let ended = c.on(broken("still gone"), Micros(6));

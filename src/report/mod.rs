@@ -53,11 +53,13 @@ use std::{
 
 use crate::{
     fault::FaultMode,
+    moment::Moment,
     record::{CellRecord, RecordError, RunRecord, write_whole},
     relation::Relation,
     repetitions::Repetitions,
     summary::ScenarioSummary,
-    telemetry::Line,
+    telemetry::{Line, Unit},
+    timeline::Stage,
     verdict::Verdict,
 };
 
@@ -88,7 +90,7 @@ impl<'a> Paper<'a> {
         });
         let mut cells: Vec<&CellRecord> = run.measured().chain(run.replaced()).collect();
         cells.sort_by_key(|c| c.t0_unix);
-        let lines = cells.into_iter().map(|c| (c, c.telemetry.lines())).collect();
+        let lines = cells.into_iter().map(|c| (c, lines(c))).collect();
         Self { run, repetitions, relations, lines, scenarios }
     }
 
@@ -106,6 +108,24 @@ impl<'a> Paper<'a> {
     pub fn verdict(&self) -> Verdict {
         self.run.verdict.unwrap_or(Verdict::Invalid)
     }
+}
+
+/// What was sampled beside a cell and, where anything was, how long its jobs took: each at its end.
+fn lines(cell: &CellRecord) -> Vec<Line> {
+    let mut lines = cell.telemetry.lines();
+    if lines.is_empty() {
+        return lines;
+    }
+    for (name, stage) in [("jobs: end to end", Stage::EndToEnd), ("jobs: merge as polled", Stage::Merge)] {
+        let jobs = cell.totals.jobs.values().filter_map(|job| {
+            let took = job.timeline.stage(stage).filter(|span| span.most.is_some())?.midpoint();
+            Some((Moment(i64::try_from(job.timeline.ended.0).ok()?), took.as_secs()))
+        });
+        let mut points: Vec<(Moment, f64)> = jobs.collect();
+        points.sort_by_key(|(at, _)| *at);
+        lines.push(Line { name: name.into(), unit: Unit::Seconds, points });
+    }
+    lines
 }
 
 /// The files of a report.

@@ -51,7 +51,8 @@ impl TargetMetrics {
                 if its.is_empty() || told.iter().any(|other| is_same(other, &its)) {
                     continue;
                 }
-                flaws.extend(flaw(series, &its).map(|why| format!("{url} {why}")));
+                let why = flaw(series, &its).or_else(|| strangers(&its, cell.ledger.submitted));
+                flaws.extend(why.map(|why| format!("{url} {why}")));
                 told.push(its);
             }
             if told.is_empty() {
@@ -111,6 +112,17 @@ fn flaw(series: &ScrapeSeries, its: &[&HistogramSeries]) -> Option<String> {
         return Some(format!("was not scraped at the cell's start or end ({why})"));
     }
     its.iter().any(|h| h.resets > 0).then(|| "was started anew in the cell".into())
+}
+
+/// Why a growth is not only ours: a stage of more jobs than there were. Without it, the target's own
+/// figures would tell of somebody else's jobs.
+fn strangers(its: &[&HistogramSeries], jobs: u64) -> Option<String> {
+    let mut of_stage: BTreeMap<Option<&String>, u64> = BTreeMap::new();
+    for h in its.iter().filter(|h| h.name == STAGES) {
+        *of_stage.entry(h.labels.get("stage")).or_default() += h.growth.count();
+    }
+    let most = of_stage.values().copied().max()?;
+    (most > jobs).then(|| format!("counted {most} jobs in a stage where {jobs} were ours"))
 }
 
 #[cfg(test)]

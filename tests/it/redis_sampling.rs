@@ -318,6 +318,9 @@ async fn passwords_and_users_are_taken_and_refused_in_one_line() {
     let dim = format!("redis://dim:{PASSWORD}@127.0.0.1:{}", server.port());
     let said = refused(&dim, None, None).await;
     assert!(said.contains("\"dim\" may not use INFO"), "{said}");
+    let () = redis::cmd("ACL").arg(&["SETUSER", "dim", "+info", "+select"]).query(&mut redis).unwrap();
+    let said = refused(&dim, None, None).await;
+    assert!(said.contains("\"dim\" may not use HLEN"), "what is not seen is not nothing: {said}");
     assert!(refused(&bare.replace("/2", "/99"), Some(PASSWORD), None).await.contains("refuses SELECT"));
 }
 

@@ -256,7 +256,7 @@ pub(crate) fn page_of(going: &crate::support::Going) -> String {
 
 #[test]
 fn a_run_shows_itself_while_it_goes_on_and_only_at_its_place() {
-    let going = Run::small().set("metrics-listen", "127.0.0.1:0").set("standin-task-time", "500ms").start();
+    let going = Run::small().set("metrics-listen", "127.0.0.1:0").set("standin-task-time", "1500ms").start();
     let url = page_of(&going);
     let text = wait_for("figures", PATIENCE, || {
         let text = String::from_utf8(crate::backend::ask(&url, "GET", "/metrics", "")).unwrap();

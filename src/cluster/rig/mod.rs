@@ -32,8 +32,13 @@ use crate::{
 
 /// How often the tap is read and the lease of the fault renewed.
 const TICK: Duration = Duration::from_millis(500);
-/// How long the target's queues may take to become empty before a cell.
+/// How long the target may take to become idle before a cell.
 const IDLE_WITHIN: Duration = Duration::from_secs(60);
+/// And longer for each job that was given up: YAPTIDE takes 11 s to look after the tasks of one, one
+/// after the other.
+const IDLE_PER_JOB: Duration = Duration::from_secs(15);
+/// But no longer than this.
+const IDLE_AT_MOST: Duration = Duration::from_secs(600);
 /// How long workers must be silent before a cell, where jobs were given up.
 const SILENT_FOR: Duration = Duration::from_millis(2_500);
 /// How long the end of a run may take: a probe that hears nothing takes 16 s to be killed.
@@ -46,8 +51,9 @@ pub enum Order {
     Arm {
         /// Which.
         cell: Cell,
-        /// Jobs were given up before it: their tasks may go on, whatever the target says of them.
-        wary: bool,
+        /// So many jobs were given up before it: their tasks may go on, whatever the target says of
+        /// them.
+        given_up: u32,
     },
     /// T0 of the cell on the plane's clock.
     Start {
@@ -173,21 +179,27 @@ struct AtCell {
     busy: Option<String>,
 }
 
+/// How long the target may take to become idle when so many jobs were given up before.
+pub(super) fn idle_within(given_up: u32) -> Duration {
+    (IDLE_WITHIN + IDLE_PER_JOB.saturating_mul(given_up)).min(IDLE_AT_MOST)
+}
+
 /// Waits until the target is idle, as far as its Redis tells and, where jobs were given up, the posts
 /// of its workers: a task that runs posts every two seconds. The inner error says what went on.
 async fn idle(
     samplers: &mut Samplers,
     reader: Option<&mut Reader>,
-    wary: bool,
+    given_up: u32,
 ) -> Result<Result<(), String>, String> {
-    let until = Instant::now() + IDLE_WITHIN;
-    if let (Some(reader), true) = (reader, wary) {
+    let within = idle_within(given_up);
+    let until = Instant::now() + within;
+    if let (Some(reader), 1..) = (reader, given_up) {
         let mut silent = Instant::now();
         reader.skip().await?;
         while silent.elapsed() < SILENT_FOR {
             if Instant::now() >= until {
-                let within = IDLE_WITHIN.as_secs();
-                return Ok(Err(format!("tasks of jobs that were given up still post after {within} s")));
+                let seconds = within.as_secs();
+                return Ok(Err(format!("tasks of jobs that were given up still post after {seconds} s")));
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
             if reader.skip().await? > 0 {
@@ -207,9 +219,9 @@ enum Ended {
 impl Server {
     async fn serve(mut self) {
         while let Some((order, _)) = self.inbox.recv().await {
-            let Order::Arm { cell, wary } = order else { continue };
+            let Order::Arm { cell, given_up } = order else { continue };
             let mut at = None;
-            let outcome = self.cell(&cell, wary, &mut at).await;
+            let outcome = self.cell(&cell, given_up, &mut at).await;
             let word = match outcome {
                 Ok(Ended::Disarmed(evidence)) => Word::Disarmed(evidence),
                 Ok(Ended::Abandoned) => {
@@ -258,9 +270,9 @@ impl Server {
     }
 
     /// Stands beside one cell. `at` is filled as soon as there is something to lose.
-    async fn cell(&mut self, cell: &Cell, wary: bool, at: &mut Option<AtCell>) -> Result<Ended, String> {
+    async fn cell(&mut self, cell: &Cell, given_up: u32, at: &mut Option<AtCell>) -> Result<Ended, String> {
         let busy = tokio::select! {
-            idle = idle(&mut self.samplers, self.reader.as_mut(), wary) => idle?.err(),
+            idle = idle(&mut self.samplers, self.reader.as_mut(), given_up) => idle?.err(),
             // The only word there can be now is that nobody waits for the cell any more.
             _ = self.inbox.recv() => return Ok(Ended::Abandoned),
         };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Found, State, not_measured, not_planned};
 use crate::{
     merge_cost,
+    micros::Micros,
     record::{CellRecord, RunRecord},
     report::figure::bytes,
     saturation,
@@ -35,6 +36,10 @@ pub(super) fn merge_cost(run: &RunRecord) -> Found {
             .filter(|_| evidence.is_measured())
             .map(|c| (c, c.cpu_per_merge(), c.memory))
         {
+            Some((_, Some(cpu), _)) if cpu.least == Micros::ZERO => lacking.push(format!(
+                "{tasks} tasks: merges are too short to be told from what is around them ({} … {} CPU each)",
+                cpu.least, cpu.most
+            )),
             Some((cost, Some(cpu), Some(memory))) => said.push(format!(
                 "{tasks} tasks {} … {} CPU a merge, {} resident ({}, {} of {} cells)",
                 cpu.least,

@@ -295,6 +295,7 @@ fn carry_out(
         },
         rigging: Default::default(),
         redis: None,
+        watched: Vec::new(),
         plan,
         thresholds: Vec::new(),
         cells,

@@ -54,10 +54,10 @@ pub(super) fn sample(cell: &mut CellRecord) {
         .collect();
     let (mut cpu, mut peak_rss) = (0, 0);
     let mut samples = Vec::new();
-    for i in 0..seconds * 4 {
-        let now = i * 250_000;
+    for i in 0..seconds * 20 {
+        let now = i * 50_000;
         let merging = merges.iter().filter(|(begin, end)| *begin <= now && now <= *end).count() as u64;
-        cpu += 4_000 + merging.min(2) * 110_000;
+        cpu += 800 + merging.min(2) * 22_000;
         let rss = 88_000_000 + merging * tasks * 2_700_000;
         peak_rss = rss.max(peak_rss);
         samples.push(ProcessSample { at: Moment(now as i64), cpu: Micros(cpu), rss, peak_rss, processes: 3 });

@@ -211,7 +211,7 @@ impl Link {
 }
 
 /// What it means that Redis refused a command of the login.
-fn refusal(address: &Address, user: &str, command: &str, said: &str) -> RedisError {
+pub(super) fn refusal(address: &Address, user: &str, command: &str, said: &str) -> RedisError {
     let (address, user) = (address.to_string(), user.to_owned());
     match (command, said.split(' ').next().unwrap_or_default()) {
         (_, "NOAUTH") => RedisError::PasswordNeeded { address },

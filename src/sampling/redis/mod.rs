@@ -185,6 +185,7 @@ impl RedisSampler {
         let until = Instant::now() + within;
         // Since when nothing waits, and what had been moved by then.
         let mut still: Option<(Instant, u64)> = None;
+        let mut moving: Option<String> = None;
         loop {
             let (done, backlog) = oneshot::channel();
             // A task that is gone, or one that is slow, cannot tell either.
@@ -202,13 +203,13 @@ impl RedisSampler {
             let now = Instant::now();
             let mut busy = waiting(&backlog);
             match still {
-                _ if !busy.is_empty() => still = None,
+                _ if !busy.is_empty() => (still, moving) = (None, None),
                 Some((since, moved)) if now - since >= STILL_FOR => {
                     let rate = backlog.moved.saturating_sub(moved) as f64 / (now - since).as_secs_f64();
                     if rate <= STILL {
                         return Ok(());
                     }
-                    busy.push(format!("Redis still moves {:.0} kB a second", rate / 1e3));
+                    moving = Some(format!("Redis still moves {:.0} kB a second", rate / 1e3));
                     still = Some((now, backlog.moved));
                 }
                 Some(_) => {}
@@ -217,6 +218,7 @@ impl RedisSampler {
                 None => still = Some((now, backlog.moved)),
             }
             if now >= until {
+                busy.extend(moving);
                 if busy.is_empty() {
                     return Ok(());
                 }
@@ -281,10 +283,38 @@ async fn facts(link: &mut Link, address: &Address, own: &mut Own) -> Result<Redi
     let text = answers.first().and_then(text).ok_or_else(|| not_redis("INFO has an odd answer".into()))?;
     let info = Info::read(&text);
     if info.is_of_redis() {
+        may_look(link, address, own).await?;
         Ok(info.facts(address.to_string()))
     } else {
         Err(not_redis("INFO names no run_id".into()))
     }
+}
+
+/// Tries every command that a sample needs: what is refused would look like nothing.
+async fn may_look(link: &mut Link, address: &Address, own: &mut Own) -> Result<(), RedisError> {
+    const NOWHERE: &[u8] = b"springtide:no-such-key";
+    let mut asks = Asks::default();
+    let commands: [(&'static str, &[&[u8]]); 5] = [
+        ("llen", &[NOWHERE]),
+        ("hlen", &[NOWHERE]),
+        ("scan", &[b"0", b"COUNT", b"1"]),
+        ("strlen", &[NOWHERE]),
+        ("getrange", &[NOWHERE, b"0", b"0"]),
+    ];
+    commands.iter().for_each(|(name, args)| asks.add(name, args));
+    let lost = |Lost(said)| RedisError::NotRedis { address: address.to_string(), said };
+    let answers = link.ask(&asks, own, CONNECT_WITHIN).await.map_err(lost)?;
+    for ((command, _), answer) in commands.iter().zip(&answers) {
+        if let ::redis::Value::ServerError(e) = answer {
+            return Err(link::refusal(
+                address,
+                address.user.as_deref().unwrap_or("default"),
+                command,
+                &format!("{} {}", e.code(), e.details().unwrap_or_default()),
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

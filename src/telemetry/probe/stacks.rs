@@ -21,7 +21,8 @@ pub(super) fn read(text: &str) -> Option<Profile> {
             continue;
         };
         readable += 1;
-        looks_right += u64::from(stack.contains(';') || function(stack).is_some());
+        // py-spy has a line of a process or thread alone, where it saw no frame.
+        looks_right += u64::from(stack.contains(';') || function(stack).is_some() || is_root(stack));
         total = total.saturating_add(count);
         let frames: Vec<&str> = stack.rsplit(';').filter(|f| !is_root(f)).take(DEEPEST).collect();
         let mut seen = HashSet::new();
@@ -75,6 +76,12 @@ mod tests {
 
     /// As py-spy 0.4 wrote it of a process and its forked child.
     const REAL: &str = "process 1867:\"python worker.py\";process 1869:\"python worker.py\";<module> (worker.py:18);child (worker.py:14);merge_average (worker.py:5) 74\nprocess 1867:\"python worker.py\";process 1869:\"python worker.py\";<module> (worker.py:18);child (worker.py:13);allocate_pages (worker.py:9);allocate_pages.<locals>.<listcomp> (worker.py:9) 4\nprocess 1867:\"python worker.py\";process 1869:\"python worker.py\";<module> (worker.py:18);child (worker.py:14);merge_average (worker.py:6) 69\n";
+
+    #[test]
+    fn a_process_without_a_frame_is_no_reason_to_refuse_the_file() {
+        let profile = read(&format!("{REAL}process 5428:\"celery -A worker\" 4\n")).unwrap();
+        assert_eq!((profile.total, profile.unreadable, profile.places), (151, 0, 5));
+    }
 
     #[test]
     fn functions_are_counted_over_lines_and_processes() {
