@@ -64,12 +64,12 @@ impl Course {
         Some(rest.saturating_sub(running.min(self.todo.first().map(of).unwrap_or_default())).into())
     }
 
-    /// `[12/84, about 3m 20s left, 10 PASS 1 INVALID] `: the running cell, or the last one.
+    /// `[12/84, about 4 min left, 10 PASS 1 INVALID] `: the running cell, or the last one.
     pub(super) fn told(&self, record: &RunRecord) -> String {
         let of = self.closed + self.todo.len();
         let left = match self.left() {
-            Some(left) => format!(", about {} left", Micros(left.0 / 1_000_000 * 1_000_000)),
-            None => String::new(),
+            Some(left) if !self.todo.is_empty() => format!(", about {} left", roughly(left)),
+            _ => String::new(),
         };
         let verdicts: String = [Verdict::Pass, Verdict::Fail, Verdict::Invalid]
             .into_iter()
@@ -83,6 +83,43 @@ impl Course {
     }
 }
 
+/// `40 s`, `12 min`, `3 h 10 min`: nobody knows it better.
+fn roughly(left: Micros) -> String {
+    match left.as_secs().ceil() as u64 {
+        seconds @ 0..100 => format!("{seconds} s"),
+        seconds @ 100..6_000 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
 fn kind(cell: &Cell) -> (bool, ScenarioId) {
     (cell.kind == CellKind::WarmUp, cell.scenario.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{plan::Plan, scenario::Matrix};
+
+    #[test]
+    fn a_cell_that_is_made_again_goes_to_the_end() {
+        let cells = Plan::cells(1, &Matrix::runbook().scenarios[..1], false);
+        let mut course = Course::new(cells.clone());
+        assert_eq!(course.left(), None, "nothing is known yet");
+        for (i, cell) in cells.iter().enumerate() {
+            course.opened();
+            course.closed(cell, i == 0);
+            assert_eq!(course.todo.len(), cells.len() - i);
+        }
+        course.opened();
+        course.closed(&Cell { attempt: 2, ..cells[0].clone() }, false);
+        assert!(course.todo.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_is_told_roughly() {
+        for (seconds, said) in [(0.2, "1 s"), (99.0, "99 s"), (100.0, "2 min"), (11_400.0, "3 h 10 min")] {
+            assert_eq!(roughly(Micros::from_ms(seconds * 1e3)), said);
+        }
+    }
 }

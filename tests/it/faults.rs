@@ -96,7 +96,11 @@ fn a_delay_shows_in_the_results_by_as_much_as_was_ordered() {
         let results = &cell.posts.as_ref().unwrap().routes[&Route::Results];
         assert_eq!(results.fates.delayed, 2);
         let (took, served) = (results.took.quantile(0.5).as_ms(), results.served.quantile(0.5).as_ms());
-        assert!((took - served - delay).abs() < delay * 0.05, "{took} - {served} against {delay}");
+        // Medians of two posts each: what one of them waited for on a busy machine is in one of the two.
+        let noise = delay * 0.05 + 80.0;
+        assert!((took - served - delay).abs() < noise, "{took} - {served} against {delay}");
+        let held = results.held.quantile(0.5).as_ms();
+        assert!((held - delay).abs() < delay * 0.1, "held for {held} against {delay}");
         assert_eq!(check(cell, Rule::FaultProven).0, Verdict::Pass);
     }
     assert!(ended.folder().join("resilience/S8_resilience.csv").is_file());
