@@ -316,10 +316,9 @@ impl RunRecord {
         let is_open = |c: &&Cell| c.kind == CellKind::Measured && !last.contains_key(&repetition(c));
         let mut cells: Vec<Cell> = self.plan.cells.iter().filter(is_open).cloned().collect();
         let known = self.plan.cells.iter().chain(self.cells.iter().map(|c| &c.cell)).map(|c| c.index).max();
-        let mut index = known.map_or(0, |last| last + 1);
-        for record in self.measured().filter(|c| c.may_be_made_again(self.plan.settings.requeue)) {
+        let again = self.measured().filter(|c| c.may_be_made_again(self.plan.settings.requeue));
+        for (index, record) in (known.map_or(0, |last| last + 1)..).zip(again) {
             cells.push(Cell { index, attempt: record.cell.attempt + 1, ..record.cell.clone() });
-            index += 1;
         }
         let is_wanted =
             |w: &&Cell| w.kind == CellKind::WarmUp && cells.iter().any(|c: &Cell| c.tasks == w.tasks);

@@ -18,6 +18,7 @@ use crate::{
 ///
 /// # Errors
 /// When the load threads cannot be started.
+#[expect(clippy::too_many_arguments, reason = "what a run is made of, each used once")]
 pub(super) async fn carry_out(
     plan: &Plan,
     todo: (Vec<Cell>, bool),

@@ -225,7 +225,7 @@ impl Saturation {
         let point = |part: &Part<'_>, is_per_job: bool, values: Vec<f64>| {
             let driver = if is_per_job { part.tasks } else { part.load } as f64;
             let (name, load) = (part.name.clone(), part.load as f64);
-            (!values.is_empty()).then(|| Point { name, load, driver, values })
+            (!values.is_empty()).then_some(Point { name, load, driver, values })
         };
         let costs = Cost::ALL.map(|cost| {
             let values = |p: &Part<'_>| p.cells.iter().filter_map(|w| w.cost(cost)).collect();
