@@ -2,7 +2,7 @@
 //! once more when it is closed.
 //!
 //! Whatever goes wrong after the start is a gap in the series. No answer may take longer than two
-//! seconds or be larger than [`LARGEST`].
+//! seconds or be larger than 16 MiB.
 
 use std::{fmt, str, sync::Arc, time::Duration};
 
