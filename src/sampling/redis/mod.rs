@@ -40,6 +40,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const IDLE_EVERY: Duration = Duration::from_millis(250);
 /// How long nothing may go on before the target is idle.
 const STILL_FOR: Duration = Duration::from_secs(1);
+/// After so long somebody who looks on wants to know what is waited for.
+const SAID_AFTER: Duration = Duration::from_secs(3);
 /// Bytes a second that are nothing: heartbeats of idle workers, and other people's monitoring.
 const STILL: f64 = 50e3;
 /// How long opening may hold a cell up; what is not done by then goes on beside it.
@@ -186,6 +188,7 @@ impl RedisSampler {
         // Since when nothing waits, and what had been moved by then.
         let mut still: Option<(Instant, u64)> = None;
         let mut moving: Option<String> = None;
+        let (began, mut is_said) = (Instant::now(), false);
         loop {
             let (done, backlog) = oneshot::channel();
             // A task that is gone, or one that is slow, cannot tell either.
@@ -216,6 +219,13 @@ impl RedisSampler {
                 // There is no time to look twice.
                 None if now + STILL_FOR > until => return Ok(()),
                 None => still = Some((now, backlog.moved)),
+            }
+            if !is_said
+                && now - began > SAID_AFTER
+                && let Some(why) = busy.first().or(moving.as_ref())
+            {
+                is_said = true;
+                tracing::info!("waiting until the target is idle: {why}");
             }
             if now >= until {
                 busy.extend(moving);
