@@ -1,4 +1,6 @@
 //! The run record, `run.json`: everything a report needs. Reports are drawn from nothing else.
+//!
+//! It is long because the format stands here as one page.
 
 use std::{
     collections::BTreeMap,

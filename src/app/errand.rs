@@ -86,12 +86,11 @@ pub(super) async fn carry_out(
         before.same_eyes(&scene.rigging, &errand).map_err(Failure::usage)?;
         before.same_redis(scene.instruments.redis.as_ref()).map_err(Failure::usage)?;
     }
-    let (json, json_out) = (args.json, args.out.clone());
     let outcome = go(&errand, run_id, wanted, before, scene, stop).await;
     let (run, folder) = match outcome {
         Ok(done) => done,
         Err(failure) => {
-            if !json && failure.exit != Exit::Usage {
+            if !args.json && failure.exit != Exit::Usage {
                 let code = failure.exit.code();
                 // It is on stderr too; a reader of stdout that has gone away misses nothing more.
                 let _ = writeln!(out, "RESULT: {} {failure} (exit {code})", Verdict::Fail);
@@ -99,7 +98,7 @@ pub(super) async fn carry_out(
             return Err(failure);
         }
     };
-    folder::point_latest_at(&json_out, &folder);
+    folder::point_latest_at(&args.out, &folder);
     let paper = Paper::of(&run);
     paper.write_all(&folder).map_err(Failure::runtime)?;
     report::print(&paper, &folder, args.json, out).map_err(Failure::runtime)?;

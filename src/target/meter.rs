@@ -10,10 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Counts open sockets over many clients.
 #[derive(Debug, Default)]
@@ -50,13 +47,31 @@ impl Drop for Meter {
     }
 }
 
-/// A socket with a meter.
-pub(super) struct Metered {
-    pub(super) socket: TcpStream,
-    pub(super) meter: Arc<Meter>,
+/// Somebody who counts the bytes of a stream.
+pub(crate) trait Tally {
+    /// So many were read.
+    fn read(&self, bytes: u64);
+    /// So many were written.
+    fn written(&self, bytes: u64);
 }
 
-impl AsyncRead for Metered {
+impl Tally for Meter {
+    fn read(&self, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn written(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A stream whose bytes are counted.
+pub(crate) struct Metered<S, T> {
+    pub(crate) socket: S,
+    pub(crate) meter: Arc<T>,
+}
+
+impl<S: AsyncRead + Unpin, T: Tally> AsyncRead for Metered<S, T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -64,16 +79,16 @@ impl AsyncRead for Metered {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
-        self.meter.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        self.meter.read((buf.filled().len() - before) as u64);
         polled
     }
 }
 
-impl AsyncWrite for Metered {
+impl<S: AsyncWrite + Unpin, T: Tally> AsyncWrite for Metered<S, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
         if let Poll::Ready(Ok(n)) = polled {
-            self.meter.written.fetch_add(n as u64, Ordering::Relaxed);
+            self.meter.written(n as u64);
         }
         polled
     }

@@ -13,5 +13,6 @@ mod trust;
 
 pub use endpoint::Endpoint;
 pub use http::{Answer, Client, HttpError, Sockets};
+pub(crate) use meter::{Metered, Tally};
 pub(crate) use origin::connector;
 pub use origin::{Origin, OriginError, url_of};

@@ -1,4 +1,6 @@
 //! The stand-in over a real Redis: what it stores, what it moves, what it leaves.
+//!
+//! It is long because the shapes of Celery's messages and keys are held one by one.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,7 @@
 //! The sampler of the target's Redis against a real redis-server.
+//!
+//! It is long because each way in which a Redis goes away is a test of its own. It sleeps where what is
+//! tested is a series over so many seconds.
 
 use std::{
     path::Path,

@@ -3,7 +3,8 @@
 //!
 //! One task serves it for the whole run. It is told what to do by [`Order`]s and answers in
 //! [`Word`]s; the coordinator decides on both. However the run ends, the last thing the rig does is
-//! to take its fault away.
+//! to take its fault away. It is long because what happens beside a cell is told in one order, from
+//! arming to the last post.
 
 mod canaries;
 mod harm;
