@@ -23,6 +23,7 @@ pub mod trace;
 // Sums.
 pub mod agreement;
 pub mod bootstrap;
+pub mod crew;
 pub mod finding;
 pub mod injection;
 pub mod judgement;

@@ -34,6 +34,7 @@ const TABLE: [(&str, &[&str]); 7] = [
         &[
             "agreement",
             "bootstrap",
+            "crew",
             "finding",
             "injection",
             "judgement",

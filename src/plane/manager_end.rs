@@ -1,0 +1,311 @@
+//! The manager's end of the plane: it keeps the manager's lease, reads what workers say, sees who
+//! still holds a lease, and brings commands out behind the fence.
+//!
+//! A manager that lost the plane or its lease is cut off: its workers have stopped, or will by their
+//! own clocks. It takes the lease again as soon as it can, unless another manager has it by then.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    Command, Entry, Log, MANAGER, Plane, PlaneError, Sent, clock::Clock, permit::Permit, worker_end::take,
+};
+use crate::{crew::Member, micros::Micros};
+
+/// How often the lease is renewed and the others' are looked at, in the time of one.
+const RENEWALS: u32 = 10;
+/// How long a read waits for an entry.
+const READ: Duration = Duration::from_secs(1);
+/// Pause between reads of many logs, so that a read brings many entries: a plane looks through all logs
+/// each time.
+const PACE: Duration = Duration::from_millis(25);
+/// From so many logs on.
+const MANY: usize = 16;
+/// Pause after something failed.
+const AFTER_FAILURE: Duration = Duration::from_millis(200);
+/// How far ahead T0 is set where workers are somewhere else, and where they are in this process.
+const LEADS: (Micros, Micros) = (Micros(2_000_000), Micros(50_000));
+
+/// What the manager hears.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// From a worker.
+    Sent(Arc<Sent>),
+    /// Those who hold a lease now, of all that ever joined, as they were at one look.
+    Holders(BTreeSet<Member>),
+    /// The plane or the lease on it is lost; workers stop.
+    Cut(String),
+    /// It is there again, with a new lease.
+    Back,
+    /// Another manager has the run. Nothing comes after it.
+    Usurped(String),
+}
+
+/// The manager's end.
+#[derive(Debug)]
+pub struct ManagerEnd<P> {
+    held: Arc<Lease<P>>,
+    clock: Arc<Clock>,
+    lead: Micros,
+    news: mpsc::Receiver<News>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// The lease as it is held now.
+#[derive(Debug)]
+struct Lease<P> {
+    plane: Arc<P>,
+    member: Mutex<Member>,
+    permit: Permit,
+}
+
+impl<P> Lease<P> {
+    fn member(&self) -> MutexGuard<'_, Member> {
+        self.member.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P: Plane> ManagerEnd<P> {
+    /// Takes the run and announces it. `lease` is how long leases last, `None` where they never run
+    /// out.
+    ///
+    /// # Errors
+    /// When the plane is away, or another manager has the run and renews its lease.
+    pub async fn open(plane: Arc<P>, lease: Option<Duration>) -> Result<Self, PlaneError> {
+        let ttl = lease.unwrap_or(Duration::MAX);
+        let (member, asked) = take(&*plane, MANAGER, ttl).await?;
+        let permit = Permit::forever();
+        if let Some(ttl) = lease {
+            permit.extend(asked + ttl);
+        }
+        let clock = Arc::new(Clock::of(&*plane).await?);
+        let roll = plane.end_of(&Log::Roll).await?;
+        plane.announce().await?;
+        let held = Arc::new(Lease { plane, member: Mutex::new(member), permit });
+        let (sender, news) = mpsc::channel(256);
+        let names = Arc::new(Mutex::new(BTreeSet::new()));
+        let places = BTreeMap::from([(Log::Roll, roll)]);
+        let mut tasks =
+            vec![tokio::spawn(read(Arc::clone(&held.plane), places, Arc::clone(&names), sender.clone()))];
+        if let Some(ttl) = lease {
+            let keeper =
+                Keeper { held: Arc::clone(&held), ttl, clock: Arc::clone(&clock), names, news: sender };
+            tasks.push(tokio::spawn(keeper.keep()));
+        }
+        let lead = if lease.is_some() { LEADS.0 } else { LEADS.1 };
+        Ok(Self { held, clock, lead, news, tasks })
+    }
+
+    /// The plane's time, in Unix microseconds.
+    pub fn now(&self) -> Micros {
+        self.clock.now()
+    }
+
+    /// How far ahead T0 is to be set, so that every worker hears of it in time.
+    pub fn lead(&self) -> Micros {
+        self.lead
+    }
+
+    /// Says something to all workers, as soon as the plane takes it.
+    ///
+    /// # Errors
+    /// When it does not while the lease lasts, or the lease is lost.
+    pub async fn command(&self, command: Command) -> Result<(), PlaneError> {
+        let entry = Entry::Command(command);
+        let until = Instant::now() + self.patience();
+        loop {
+            let member = self.held.member().clone();
+            match self.held.plane.append(&Log::Commands, &entry, Some(&member)).await {
+                Err(error) if error.is_passing() && Instant::now() < until => {
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// How long it is worth while to try again: as long as the lease lasts, and no longer than that of
+    /// a worker that hears nothing.
+    fn patience(&self) -> Duration {
+        self.held.permit.until().map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Lets the workers go: they stop as if the manager were gone.
+    pub async fn let_go(&self) {
+        let member = self.held.member().clone();
+        let _ = self.held.plane.release(&member).await;
+    }
+
+    /// The next news. It can be waited for beside other things, and given up, without losing any.
+    pub async fn next(&mut self) -> News {
+        match self.news.recv().await {
+            Some(news) => news,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends the run on the plane.
+    pub async fn close(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        // What cannot be taken away runs out.
+        let member = self.held.member().clone();
+        if self.held.plane.renew(&member, Duration::from_secs(1)).await.is_ok() {
+            let _ = self.held.plane.close().await;
+        }
+        let _ = self.held.plane.release(&member).await;
+    }
+}
+
+impl<P> Drop for ManagerEnd<P> {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn read<P: Plane>(
+    plane: Arc<P>,
+    mut places: BTreeMap<Log, super::Place>,
+    names: Arc<Mutex<BTreeSet<String>>>,
+    news: mpsc::Sender<News>,
+) {
+    loop {
+        let entries = match plane.read(&mut places, READ).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                // The keeper says so, if it lasts.
+                tracing::debug!("{error}");
+                tokio::time::sleep(AFTER_FAILURE).await;
+                continue;
+            }
+        };
+        if entries.is_empty() {
+            continue;
+        }
+        // Those are in our hands now. What cannot be trimmed is trimmed the next time.
+        let read: BTreeMap<_, _> =
+            places.iter().filter(|(log, _)| **log != Log::Roll).map(|(l, p)| (l.clone(), *p)).collect();
+        let _ = plane.trim(&read).await;
+        for entry in entries {
+            match entry {
+                Entry::Member(member) => {
+                    places.entry(Log::Reports(member.name.clone())).or_default();
+                    names.lock().unwrap_or_else(PoisonError::into_inner).insert(member.name);
+                }
+                Entry::Sent(sent) => {
+                    if news.send(News::Sent(sent)).await.is_err() {
+                        return;
+                    }
+                }
+                Entry::Command(_) => {}
+            }
+        }
+        if places.len() > MANY {
+            tokio::time::sleep(PACE).await;
+        }
+    }
+}
+
+/// Renews the lease and looks after those of the workers.
+struct Keeper<P> {
+    held: Arc<Lease<P>>,
+    ttl: Duration,
+    clock: Arc<Clock>,
+    names: Arc<Mutex<BTreeSet<String>>>,
+    news: mpsc::Sender<News>,
+}
+
+impl<P: Plane> Keeper<P> {
+    async fn keep(self) {
+        loop {
+            let mut why = "the manager's lease ran out".to_owned();
+            let cut = tokio::select! {
+                cut = self.renew(&mut why) => Some(cut),
+                () = self.held.permit.runs_out() => None,
+            };
+            self.held.permit.extend(Instant::now());
+            if self.news.send(News::Cut(cut.unwrap_or(why))).await.is_err() {
+                return;
+            }
+            let news = match self.take_again().await {
+                Ok(()) => News::Back,
+                Err(error) => News::Usurped(error.to_string()),
+            };
+            let is_over = matches!(news, News::Usurped(_));
+            if self.news.send(news).await.is_err() || is_over {
+                return;
+            }
+        }
+    }
+
+    /// Renews until the lease is lost; says why.
+    async fn renew(&self, why: &mut String) -> String {
+        let mut ticks = tokio::time::interval(self.ttl / RENEWALS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let asked = Instant::now();
+            let member = self.held.member().clone();
+            let renewed = self.held.plane.renew(&member, self.ttl).await;
+            if !self.held.permit.holds() {
+                // The process was stopped: what it took for its own may be another's by now.
+                return std::mem::take(why);
+            }
+            match renewed {
+                Ok(()) => self.held.permit.extend(asked + self.ttl),
+                Err(error) if error.is_passing() => {
+                    *why = format!("{error}, and the manager's lease ran out");
+                    continue;
+                }
+                Err(error) => return error.to_string(),
+            }
+            // Worse looks than the best change nothing; failures show in the renewal.
+            let _ = self.clock.look(&*self.held.plane).await;
+            if let Some(holders) = self.look().await {
+                // A manager that has much to read hears of it the next time; the lease does not wait.
+                let _ = self.news.try_send(News::Holders(holders));
+            }
+        }
+    }
+
+    async fn look(&self) -> Option<BTreeSet<Member>> {
+        let names: Vec<String> =
+            self.names.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        if names.is_empty() {
+            return None;
+        }
+        let asked: Vec<&str> = names.iter().map(String::as_str).collect();
+        let holders = self.held.plane.holders(&asked).await.ok()?;
+        let held = names.into_iter().zip(holders);
+        Some(held.filter_map(|(name, held)| held.map(|h| Member { name, epoch: h.epoch })).collect())
+    }
+
+    /// Takes the lease again, once the plane is there.
+    async fn take_again(&self) -> Result<(), PlaneError> {
+        let plane = &*self.held.plane;
+        loop {
+            let taken = match take(plane, MANAGER, self.ttl).await {
+                Ok((member, asked)) => {
+                    *self.held.member() = member;
+                    self.held.permit.extend(asked + self.ttl);
+                    plane.announce().await
+                }
+                Err(error) => Err(error),
+            };
+            match taken {
+                Err(error) if error.is_passing() => tokio::time::sleep(AFTER_FAILURE).await,
+                other => return other,
+            }
+        }
+    }
+}
