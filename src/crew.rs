@@ -134,7 +134,11 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Joined { host, build } => {
-                write!(f, "joined from {}, {} cores, {} {}", host.name, host.cores, build.version, build.revision)
+                write!(
+                    f,
+                    "joined from {}, {} cores, {} {}",
+                    host.name, host.cores, build.version, build.revision
+                )
             }
             Self::Refused { why } => write!(f, "refused: {why}"),
             Self::Left => f.write_str("left"),

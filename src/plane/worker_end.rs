@@ -84,7 +84,8 @@ impl<P: Plane> WorkerEnd<P> {
         };
         let clock = Arc::new(Clock::of(&*plane).await?);
         plane.append(&Log::Roll, &Entry::Member(member.clone()), None).await?;
-        let spool = terms.spool.as_ref().map(|dir| dir.join(format!("{}.{}.spool", member.name, member.epoch)));
+        let spool =
+            terms.spool.as_ref().map(|dir| dir.join(format!("{}.{}.spool", member.name, member.epoch)));
         let outbox = Outbox::open(Arc::clone(&plane), member.clone(), spool.as_deref());
         outbox.put(Report::Hello(Box::new(hello)));
         let (sender, words) = mpsc::channel(64);
