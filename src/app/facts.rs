@@ -5,7 +5,10 @@ use std::env;
 use procfs::Current;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::record::{Build, Host};
+use crate::{
+    plane::Hello,
+    record::{Build, Host},
+};
 
 /// What this binary is made of.
 pub(super) fn build() -> Build {
@@ -35,6 +38,11 @@ pub(super) fn host() -> Host {
         kernel: format!("{} {}", text(uname.sysname()), text(uname.release())),
         open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
     }
+}
+
+/// What a worker of this program on this machine says of itself.
+pub(super) fn hello(build_hash: String, plan_hash: String) -> Hello {
+    Hello { build: build(), build_hash, plan_hash, host: host(), trouble: None }
 }
 
 /// Raises the limit on open files to what is needed, as far as the hard limit allows.
