@@ -55,6 +55,7 @@ pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>)
         () = run.stop.cancelled() => return,
         () = tokio::time::sleep_until(begin) => {}
     }
+    run.let_go(Instant::now().saturating_duration_since(begin));
     turn.begin(begin);
     for nth in 0.. {
         let more = match run.settings.run_time {
@@ -62,7 +63,7 @@ pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>)
             Some(run_time) => Instant::now() < t0 + Duration::from(run_time),
             None => nth < run.settings.jobs_per_user,
         };
-        if !more || run.stop.is_cancelled() {
+        if !more || !run.may_submit() {
             break;
         }
         match run.flow {

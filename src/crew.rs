@@ -80,6 +80,21 @@ pub struct Crew {
     pub events: Vec<Event>,
 }
 
+impl Crew {
+    /// Takes an event down. Late frames of one worker are one event, however many there are; returns
+    /// whether it is a new one.
+    pub fn take_down(&mut self, event: Event) -> bool {
+        if let (What::LateFrames { frames }, Some(last)) = (&event.what, self.events.last_mut())
+            && let (What::LateFrames { frames: before }, true) = (&mut last.what, last.who == event.who)
+        {
+            *before += frames;
+            return false;
+        }
+        self.events.push(event);
+        true
+    }
+}
+
 /// Something that befell a worker, or the plane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -128,13 +143,22 @@ pub enum What {
     },
     /// The manager has the plane again.
     Back,
+    /// Too few came in time.
+    Short {
+        /// Who came, who did not, in one line.
+        why: String,
+    },
 }
 
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Joined { host, build } => {
-                write!(f, "joined from {}, {} cores, {} {}", host.name, host.cores, build.version, build.revision)
+                write!(
+                    f,
+                    "joined from {}, {} cores, {} {}",
+                    host.name, host.cores, build.version, build.revision
+                )
             }
             Self::Refused { why } => write!(f, "refused: {why}"),
             Self::Left => f.write_str("left"),
@@ -142,6 +166,7 @@ impl fmt::Display for What {
             Self::LateFrames { frames } => write!(f, "{frames} late frames, kept apart"),
             Self::Cut { why } => write!(f, "cut off: {why}"),
             Self::Back => f.write_str("back"),
+            Self::Short { why } => f.write_str(why),
         }
     }
 }

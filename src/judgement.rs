@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    crew::What,
     estimate::Quantile,
     micros::Micros,
     record::RunRecord,
@@ -23,11 +24,18 @@ pub fn close(run: &mut RunRecord) {
         Some(why) => format!("{done} of {planned} cells: {why}"),
         None => format!("{done} of {planned} cells"),
     };
-    // Where nothing was measured, no number can be wrong: the run failed.
-    let otherwise = if done == 0 { Verdict::Fail } else { Verdict::Invalid };
+    // Where nothing was measured, no number can be wrong: the run failed; but too few workers say
+    // nothing of the target.
+    let otherwise = if done == 0 && !is_short(run) { Verdict::Fail } else { Verdict::Invalid };
     checks.push(Check::new(Rule::RunComplete, done == planned, otherwise, evidence));
     run.checks = checks;
     run.verdict = Some(verdict::worst(run.all_checks()));
+}
+
+/// Whether it was too few workers that ended it.
+fn is_short(run: &RunRecord) -> bool {
+    let events = run.crew.iter().flat_map(|crew| &crew.events);
+    events.last().is_some_and(|event| matches!(event.what, What::Short { .. }))
 }
 
 /// Whether jobs of different cells of a scenario have results of one shape, where there are any to

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    crew::{Crew, Part},
     finding::{self, Finding},
     injection::Injection,
     ledger::Ledger,
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// Version of the format; a record with another one is refused.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 /// Name of the record in a run's folder.
 pub const FILE: &str = "run.json";
 
@@ -63,6 +64,8 @@ pub struct RunRecord {
     pub redis: Option<RedisFacts>,
     /// Names of the processes that were watched.
     pub watched: Vec<String>,
+    /// The plane and what befell its workers; `None` for a run on one host, in one process.
+    pub crew: Option<Crew>,
     /// What was planned.
     pub plan: Plan,
     /// Limits asked for on the command line.
@@ -207,14 +210,14 @@ pub struct Beside {
 pub struct CellRecord {
     /// What was planned.
     pub cell: Cell,
-    /// T0 in Unix microseconds of the worker's clock.
+    /// T0 in Unix microseconds of the plane's clock.
     pub t0_unix: u64,
     /// T0 to the last job's outcome.
     pub duration: Micros,
     /// Everything measured; empty for a warm-up.
     pub totals: Totals,
-    /// Frames of each worker.
-    pub workers: BTreeMap<u32, u64>,
+    /// Who carried it out; the place in the list is the number of the share.
+    pub workers: Vec<Part>,
     /// The books.
     pub ledger: Ledger,
     /// What the tap saw; `None` without a tap, and for a warm-up.
@@ -238,7 +241,7 @@ impl CellRecord {
         plan: &Plan,
         totals: Totals,
         t0_unix: u64,
-        workers: BTreeMap<u32, u64>,
+        workers: Vec<Part>,
         frames: Option<String>,
         beside: Beside,
     ) -> Self {
@@ -255,6 +258,7 @@ impl CellRecord {
             injection: injection.as_ref(),
             frames: frames.as_deref(),
             busy: busy.as_deref(),
+            workers: &workers,
         };
         let checks = verdict::of_cell(&facts, &plan.settings.limits);
         let duration = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();

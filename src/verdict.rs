@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 mod tap;
 
 use crate::{
+    crew::Part,
     finding::{Finding, Kind},
     injection::Injection,
     ledger::Ledger,
@@ -146,6 +147,8 @@ pub struct Facts<'a> {
     pub frames: Option<&'a str>,
     /// What the target was still busy with when it began; `None` when it was idle.
     pub busy: Option<&'a str>,
+    /// Who carried it out.
+    pub workers: &'a [Part],
 }
 
 /// Applies every rule that concerns a finished cell.
@@ -319,6 +322,7 @@ mod tests {
             injection: None,
             frames: None,
             busy: None,
+            workers: &[],
         };
         of_cell(&facts, &Limits::default())
     }

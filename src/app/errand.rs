@@ -219,6 +219,7 @@ fn fresh(
         rigging: scene.rigging.facts.clone(),
         redis: scene.instruments.redis.clone(),
         watched: args.watch_pids.iter().map(|w| w.name.clone()).collect(),
+        crew: None,
         plan: wanted.plan.clone(),
         thresholds: Vec::new(),
         cells: Vec::new(),

@@ -5,7 +5,13 @@ use std::env;
 use procfs::Current;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::record::{Build, Host};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    plane::Hello,
+    record::{Build, Host},
+    scenario::hex,
+};
 
 /// What this binary is made of.
 pub(super) fn build() -> Build {
@@ -35,6 +41,22 @@ pub(super) fn host() -> Host {
         kernel: format!("{} {}", text(uname.sysname()), text(uname.release())),
         open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
     }
+}
+
+/// SHA-256 of the program that runs, in hex: two workers with one hash measure alike.
+///
+/// # Errors
+/// When its file cannot be read any more.
+pub(super) fn build_hash() -> std::io::Result<String> {
+    let mut program = std::fs::File::open("/proc/self/exe")?;
+    let mut digest = Sha256::new();
+    std::io::copy(&mut program, &mut digest)?;
+    Ok(hex(&digest.finalize()))
+}
+
+/// What a worker of this program on this machine says of itself.
+pub(super) fn hello(build_hash: String, plan_hash: String) -> Hello {
+    Hello { build: build(), build_hash, plan_hash, host: host(), trouble: None }
 }
 
 /// Raises the limit on open files to what is needed, as far as the hard limit allows.

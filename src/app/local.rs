@@ -5,14 +5,26 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 
-use super::progress::Watch;
+use super::{facts, progress::Watch};
 use crate::{
     attack::Attack,
-    cluster::{manager, rig::Rig, worker::Worker},
+    cluster::{
+        manager,
+        members::Wanted,
+        rig::Rig,
+        worker::{Ask, Worker},
+    },
     loadtests::Kit,
     plan::{Cell, Plan},
-    plane::in_process::InProcess,
+    plane::{
+        in_process::InProcess,
+        manager_end::ManagerEnd,
+        worker_end::{Terms, WorkerEnd},
+    },
 };
+
+/// What the one worker of a local run is called.
+const NAME: &str = "local";
 
 /// Carries out the plan. Returns why it ended early, if it did.
 ///
@@ -32,15 +44,18 @@ pub(super) async fn carry_out(
     let capacity = plan.cells.iter().map(|c| c.users).max().unwrap_or(1);
     let attack = Attack::launch(capacity, threads, kit).context("cannot start the load")?;
     let plane = Arc::new(InProcess::new());
-    let worker = Worker {
-        plane: Arc::clone(&plane),
+    let end = ManagerEnd::open(Arc::clone(&plane), None).await?;
+    let terms = Terms { name: NAME.into(), lease: None, spool: None };
+    let (_serve, ask) = watch::channel(Ask::Serve);
+    let mut worker = Worker {
+        end: WorkerEnd::join(plane, &terms, facts::hello(String::new(), String::new())).await?,
         driver: Arc::new(attack),
-        number: 0,
         run_id: run_id.to_owned(),
         settings: plan.settings.clone(),
+        ask,
     };
-    let worker = tokio::spawn(worker.serve());
-    let ended = manager::manage(&plane, plan, todo, 1, watch, rig, stop).await?;
-    worker.await.context("the worker broke down")??;
+    let worker = tokio::spawn(async move { worker.serve().await });
+    let ended = manager::manage(end, plan, todo, Wanted::any(1), watch, rig, stop).await;
+    worker.await.context("the worker broke down")?;
     Ok(ended)
 }

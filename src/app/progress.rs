@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::course::Course;
 use crate::{
     cluster::manager::Watcher,
+    crew::{self, What},
     estimate::{Sample, Span},
     live::Metrics,
     micros::Micros,
@@ -91,7 +92,20 @@ impl Watch {
 }
 
 impl Watcher for Watch {
-    fn opened(&mut self, cell: &Cell) {
+    fn told(&mut self, event: crew::Event) {
+        let Some(crew) = &mut self.record.crew else { return };
+        let who = event.who.as_ref().map_or("plane".to_owned(), |who| format!("worker {who}"));
+        let said = format!("{who}: {}", event.what);
+        let is_bad = matches!(event.what, What::Refused { .. } | What::Lost { .. } | What::Cut { .. });
+        let is_new = crew.take_down(event);
+        match is_bad {
+            true => tracing::warn!("{said}"),
+            false if is_new => self.say(said),
+            false => {}
+        }
+    }
+
+    fn opened(&mut self, cell: &Cell, workers: usize) {
         if let Some(live) = &self.live {
             live.opened(cell);
         }
@@ -99,7 +113,9 @@ impl Watcher for Watch {
         self.course.opened();
         if let Some(bar) = &self.bar {
             let course = self.course.told(&self.record);
-            bar.set_message(format!("{course}{}: getting ready for {} users", self.name(cell), cell.users));
+            let on = if workers > 1 { format!(" on {workers} workers") } else { String::new() };
+            let name = self.name(cell);
+            bar.set_message(format!("{course}{name}: getting ready for {} users{on}", cell.users));
         }
     }
 

@@ -1,17 +1,22 @@
 //! The manager: carries out what the coordinator decides, and closes each cell into its record.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::{sync::watch, time::MissedTickBehavior};
 
 use super::{
-    coordinator::{Action, Closed, Coordinator, Event},
+    coordinator::{Action, Closed, Coordinator, Event, Task},
+    members::Wanted,
     rig::{Evidence, Rig, Word},
 };
 use crate::{
+    crew,
     micros::Micros,
     plan::{Cell, CellKind, Plan},
-    plane::{Plane, PlaneError},
+    plane::{
+        Command, Plane,
+        manager_end::{ManagerEnd, News},
+    },
     record::{Beside, CellRecord},
     snapshot::Totals,
 };
@@ -21,31 +26,39 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// Somebody who is told how the run goes.
 pub trait Watcher {
-    /// A cell begins.
-    fn opened(&mut self, cell: &Cell);
+    /// A cell begins, with so many workers there.
+    fn opened(&mut self, cell: &Cell, workers: usize);
     /// The cell goes on; `elapsed` counts from T0 and is `None` before it.
     /// `so_far` holds one stretch for each worker.
     fn progress(&mut self, cell: &Cell, so_far: &[&Totals], elapsed: Option<Micros>);
     /// A cell ended. Returns why the run cannot go on, such as a full disk.
     fn closed(&mut self, record: CellRecord) -> Result<(), String>;
+    /// Something befell a worker or the plane.
+    fn told(&mut self, event: crew::Event);
 }
 
-/// Carries out the cells `todo` of a plan, which follow an interruption or not, on `workers` workers that listen on the plane, with a rig beside them if there
-/// is one. `stop` holds the reason when somebody wants it to end. Returns why it ended before its
-/// plan was done. However it ends, the rig's fault is taken away.
-///
-/// # Errors
-/// When the plane is lost.
+/// Carries out the cells `todo` of a plan, which follow an interruption or not, with the workers that
+/// come and are wanted, with a rig beside them if there is one. `stop` holds the reason when somebody
+/// wants it to end. Returns why it ended before its plan was done. However it ends, the rig's fault is
+/// taken away, and the run closed on the plane.
 pub async fn manage<P: Plane>(
-    plane: &Arc<P>,
+    mut end: ManagerEnd<P>,
     plan: &Plan,
     todo: (Vec<Cell>, bool),
-    workers: u32,
+    wanted: Wanted,
     watcher: &mut impl Watcher,
     mut rig: Option<Rig>,
     stop: watch::Receiver<Option<String>>,
-) -> Result<Option<String>, PlaneError> {
-    let ended = carry_out(plane, plan, todo, workers, watcher, &mut rig, stop).await;
+) -> Option<String> {
+    let (cells, is_resumed) = todo;
+    let task =
+        Task { cells, settings: plan.settings.clone(), wanted, lead: end.lead(), rigged: rig.is_some() };
+    let mut coordinator = Coordinator::new(task, end.now());
+    if is_resumed {
+        coordinator.beware();
+    }
+    let ended = carry_out(&mut end, plan, coordinator, watcher, &mut rig, stop).await;
+    end.close().await;
     if let Some(rig) = rig {
         rig.end().await;
     }
@@ -53,22 +66,15 @@ pub async fn manage<P: Plane>(
 }
 
 async fn carry_out<P: Plane>(
-    plane: &Arc<P>,
+    end: &mut ManagerEnd<P>,
     plan: &Plan,
-    (todo, is_resumed): (Vec<Cell>, bool),
-    workers: u32,
+    mut coordinator: Coordinator,
     watcher: &mut impl Watcher,
     rig: &mut Option<Rig>,
     mut stop: watch::Receiver<Option<String>>,
-) -> Result<Option<String>, PlaneError> {
-    let settings = plan.settings.clone();
-    let mut coordinator = Coordinator::new(todo, settings, workers, rig.is_some());
-    if is_resumed {
-        coordinator.beware();
-    }
+) -> Option<String> {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut index = 0;
     let mut running: Option<(Cell, Option<Micros>)> = None;
     let mut stopping = false;
     loop {
@@ -78,27 +84,40 @@ async fn carry_out<P: Plane>(
                 stopping = true;
                 Event::Stop(why)
             }
-            report = plane.next_report(index) => {
-                index += 1;
-                Event::Report(Box::new(report?))
-            }
             word = next_word(rig) => Event::Rig(word),
             _ = ticks.tick() => Event::Tick,
+            news = end.next() => match news {
+                News::Sent(sent) => Event::Sent(sent),
+                News::Holders(holders) => Event::Holders(holders),
+                News::Cut(why) => Event::Cut(why),
+                News::Back => Event::Back,
+                News::Usurped(why) => Event::Usurped(why),
+            },
         };
         let show = matches!(event, Event::Tick);
-        let mut actions: Vec<Action> = coordinator.on(event, plane.now());
+        let mut actions: Vec<Action> = coordinator.on(event, end.now());
         let mut done = 0;
         while let Some(action) = actions.get(done).cloned() {
             done += 1;
             match action {
-                Action::Send(command) => plane.command(command).await?,
+                Action::Send(command) => {
+                    let is_last = command == Command::End;
+                    if let Err(error) = end.command(command).await
+                        && !is_last
+                    {
+                        // Who is not told goes by the lease.
+                        end.let_go().await;
+                        actions.truncate(done);
+                        actions.extend(coordinator.on(Event::Cut(error.to_string()), end.now()));
+                    }
+                }
                 Action::Rig(order) => {
                     if let Some(rig) = rig {
-                        rig.tell(order, plane.now()).await;
+                        rig.tell(order, end.now()).await;
                     }
                 }
                 Action::Opened(cell) => {
-                    watcher.opened(&cell);
+                    watcher.opened(&cell, coordinator.present().count());
                     running = Some((cell, None));
                 }
                 Action::Started(at) => running = running.map(|(cell, _)| (cell, Some(at))),
@@ -108,15 +127,17 @@ async fn carry_out<P: Plane>(
                         coordinator.again(&record.cell);
                     }
                     if let Err(why) = watcher.closed(record) {
-                        actions.extend(coordinator.on(Event::Stop(why), plane.now()));
+                        actions.extend(coordinator.on(Event::Stop(why), end.now()));
                     }
+                    running = None;
                 }
-                Action::Finish(why) => return Ok(why),
+                Action::Told(event) => watcher.told(event),
+                Action::Finish(why) => return why,
             }
         }
         if let (true, Some((cell, started))) = (show, &running) {
             let so_far: Vec<&Totals> = coordinator.so_far().collect();
-            let elapsed = started.map(|at| plane.now().saturating_sub(at));
+            let elapsed = started.map(|at| end.now().saturating_sub(at));
             watcher.progress(cell, &so_far, elapsed);
         }
     }

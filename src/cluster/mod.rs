@@ -5,5 +5,7 @@
 
 pub mod coordinator;
 pub mod manager;
+pub mod members;
+mod received;
 pub mod rig;
 pub mod worker;

@@ -9,15 +9,18 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    micros::Micros,
     plan::{Settings, Share},
+    plane::permit::Permit,
     recorder::Recorder,
     snapshot::JobKey,
 };
@@ -101,9 +104,15 @@ pub struct CellRun {
     pub merging: Gate,
     /// Give up: finish or cancel what is in flight and come to an end.
     pub stop: CancellationToken,
+    /// Without it nothing more is submitted.
+    pub permit: Permit,
+    /// Jobs of an earlier cell may go on at the target: they are looked after before T0.
+    pub tidy: bool,
     /// One recorder for each load thread.
     pub recorders: Vec<Arc<Recorder>>,
     failed: Mutex<Option<String>>,
+    /// How long after its time the first user was let go, in microseconds.
+    late: AtomicU64,
 }
 
 impl CellRun {
@@ -125,9 +134,31 @@ impl CellRun {
             settle: Gate::new(users),
             merging: Gate::new(1),
             stop,
+            permit: Permit::forever(),
+            tidy: false,
             recorders: (0..threads.max(1)).map(|_| Arc::default()).collect(),
             failed: Mutex::new(None),
+            late: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// A user was let go, so long after its time.
+    pub fn let_go(&self, late: Duration) {
+        self.late.fetch_min(late.as_micros().try_into().unwrap_or(u64::MAX - 1), Ordering::Relaxed);
+    }
+
+    /// How long after its time the first user was let go; `None` before that.
+    pub fn start_late(&self) -> Option<Micros> {
+        Some(self.late.load(Ordering::Relaxed)).filter(|late| *late != u64::MAX).map(Micros)
+    }
+
+    /// Whether another job may be submitted. A permit that has run out ends the share: whoever gave
+    /// it counts on that.
+    pub fn may_submit(&self) -> bool {
+        if !self.permit.holds() {
+            self.stop.cancel();
+        }
+        !self.stop.is_cancelled()
     }
 
     /// The title of a job, unique in all runs.

@@ -158,10 +158,17 @@ mod tests {
     use crate::{
         cluster::{
             manager::{self, Watcher},
-            worker::Worker,
+            members::Wanted,
+            worker::{Ask, Served, Worker},
         },
+        crew,
         plan::{Accounts, Cell, InputFacts, Plan, Settings},
-        plane::in_process::InProcess,
+        plane::{
+            in_process::InProcess,
+            manager_end::ManagerEnd,
+            message::trial::hello,
+            worker_end::{Terms, WorkerEnd},
+        },
         record::CellRecord,
         scenario::Matrix,
         snapshot::Totals,
@@ -177,7 +184,8 @@ mod tests {
     }
 
     impl Watcher for Kept {
-        fn opened(&mut self, _: &Cell) {}
+        fn opened(&mut self, _: &Cell, _: usize) {}
+        fn told(&mut self, _: crew::Event) {}
         fn progress(&mut self, _: &Cell, so_far: &[&Totals], _: Option<Micros>) {
             self.most_submitted = self.most_submitted.max(so_far.iter().map(|t| t.progress.submitted).sum());
         }
@@ -212,20 +220,25 @@ mod tests {
         mut kept: Kept,
     ) -> (Kept, Option<String>) {
         let (plane, plan) = (Arc::new(InProcess::new()), plan(settings));
-        let serving: Vec<_> = (0..workers)
-            .map(|number| {
-                let (plane, driver) = (Arc::clone(&plane), Arc::new(script.clone()));
-                let settings = plan.settings.clone();
-                tokio::spawn(Worker { plane, driver, number, run_id: "r".into(), settings }.serve())
-            })
-            .collect();
+        let end = ManagerEnd::open(Arc::clone(&plane), None).await.unwrap();
+        let (_serve, ask) = watch::channel(Ask::Serve);
+        let mut serving = Vec::new();
+        for number in 0..workers {
+            let terms = Terms { name: format!("w{number:02}"), lease: None, spool: None };
+            let mut worker = Worker {
+                end: WorkerEnd::join(Arc::clone(&plane), &terms, hello()).await.unwrap(),
+                driver: Arc::new(script.clone()),
+                run_id: "r".into(),
+                settings: plan.settings.clone(),
+                ask: ask.clone(),
+            };
+            serving.push(tokio::spawn(async move { worker.serve().await }));
+        }
         let (_ask, stop) = watch::channel(None);
-        let ended =
-            manager::manage(&plane, &plan, (plan.cells.clone(), false), workers, &mut kept, None, stop)
-                .await
-                .unwrap();
+        let todo = (plan.cells.clone(), false);
+        let ended = manager::manage(end, &plan, todo, Wanted::any(workers), &mut kept, None, stop).await;
         for worker in serving {
-            worker.await.unwrap().unwrap();
+            assert_eq!(worker.await.unwrap(), Served::Ended);
         }
         (kept, ended)
     }

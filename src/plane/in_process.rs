@@ -175,7 +175,8 @@ mod tests {
             seen
         };
         let (a, b) = (tokio::spawn(reader(plane.clone())), tokio::spawn(reader(plane.clone())));
-        let sent = [Command::Settle { cell: 1 }, Command::Abort { cell: 2 }, Command::End].map(Entry::Command);
+        let sent =
+            [Command::Settle { cell: 1 }, Command::Abort { cell: 2 }, Command::End].map(Entry::Command);
         for entry in &sent {
             tokio::task::yield_now().await;
             plane.append(&Log::Commands, entry, None).await.unwrap();

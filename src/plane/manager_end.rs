@@ -136,7 +136,10 @@ impl<P: Plane> ManagerEnd<P> {
     /// How long it is worth while to try again: as long as the lease lasts, and no longer than that of
     /// a worker that hears nothing.
     fn patience(&self) -> Duration {
-        self.held.permit.until().map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+        self.held
+            .permit
+            .until()
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
     /// Lets the workers go: they stop as if the manager were gone.

@@ -94,6 +94,13 @@ pub enum Report {
         /// Why; `None` after an [`Command::Abort`].
         why: Option<String>,
     },
+    /// The share was not begun at T0, for a reason that may not come again.
+    Missed {
+        /// Of which cell.
+        cell: u32,
+        /// Why.
+        why: String,
+    },
     /// I take no more part.
     Leaving,
 }

@@ -12,6 +12,7 @@ pub mod manager_end;
 pub mod message;
 pub mod outbox;
 pub mod permit;
+pub mod redis_streams;
 #[cfg(test)]
 pub(crate) mod trial;
 pub mod worker_end;

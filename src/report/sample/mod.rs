@@ -14,6 +14,7 @@ pub(crate) use scraped::{scraped, scraped_run};
 use tapped::Tap;
 
 use crate::{
+    crew,
     fault::{Fault, FaultMode},
     judgement,
     micros::Micros,
@@ -250,7 +251,14 @@ fn carry_out(
         let (totals, tap) = measure(&cell, jobs_per_user, t0, tap, &fate);
         let end = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
         let (posts, injection) = tap.map(|tap| tap.close(&cell, end, &totals)).unzip();
-        let workers = [(0, 9)].into();
+        let part = crew::Part {
+            name: "local".into(),
+            epoch: 2,
+            users: cell.users,
+            frames: 9,
+            ..crew::Part::default()
+        };
+        let workers = vec![part];
         let beside = Beside { posts, injection: injection.flatten(), ..Beside::default() };
         let record = CellRecord::close(cell, &plan, totals, t0, workers, None, beside);
         if record.verdict == Verdict::Invalid && record.cell.attempt <= plan.settings.requeue {
@@ -296,6 +304,7 @@ fn carry_out(
         rigging: Default::default(),
         redis: None,
         watched: Vec::new(),
+        crew: None,
         plan,
         thresholds: Vec::new(),
         cells,
