@@ -250,7 +250,10 @@ mod tests {
     };
 
     fn metrics() -> Metrics {
-        Metrics { every: Duration::ZERO, ..Metrics::new(vec![("run_id", "r\"1\"\n".into())]) }
+        let metrics = Metrics::new(vec![("run_id", "r\"1\"\n".into())]);
+        metrics.worker("a", true);
+        metrics.worker("b", true);
+        Metrics { every: Duration::ZERO, ..metrics }
     }
 
     /// Every counter and count of the page, by its whole name.
