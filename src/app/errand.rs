@@ -26,6 +26,7 @@ use crate::{
     cli::LoadArgs,
     judgement,
     loadtests::{Kit, session::Accounts, user::LOGINS_AT_ONCE},
+    plan::Cell,
     record::{Resumed, RunRecord, SCHEMA, Target},
     report::Paper,
     standin::{Config, StandIn},
@@ -257,7 +258,8 @@ async fn measure(
     record.save(folder)?;
     let (plan, todo) = (record.plan.clone(), record.todo());
     let is_resumed = !record.resumed.is_empty();
-    let users = todo.iter().map(|c| c.users).max().unwrap_or(1);
+    let most = |cells: &[Cell]| cells.iter().map(|c| c.users).max().unwrap_or(1);
+    let users = most(&todo);
     let threads = args.load_threads.unwrap_or_else(|| attack::threads_for(users, facts::cores()));
     let accounts = match wanted.account {
         Some(account) => Accounts::Shared(account),
@@ -275,7 +277,8 @@ async fn measure(
         refresh_after: args.session_refresh.into(),
         timeout: Duration::from(args.patience),
         spans: scene.instruments.spans(),
-        leftovers: is_resumed.then(|| format!("springtide {}", record.run_id)),
+        title: format!("springtide {}", record.run_id),
+        most_users: most(&plan.cells),
     });
     // Titles of jobs differ from those of the cell that was interrupted.
     let name = match record.resumed.len() {
