@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test check bench run redis clean tools
+.PHONY: help test check bench run redis plane clean tools
 
 # What is needed beside Rust, as command=package of Debian. A C compiler, because two crates
 # bring C code and Rust links with it; Chromium, because the tests look at report.html in it; Redis
@@ -49,6 +49,22 @@ redis: tools
 	echo "redis://127.0.0.1:$$port/0"; \
 	exec redis-server --bind 127.0.0.1 --port $$port --save '' --appendonly no \
 		--maxmemory 1gb --maxmemory-policy noeviction --daemonize no --loglevel warning
+
+## plane: the Redis of a plane for trying out many workers, on a free loopback port until Ctrl-C; it keeps nothing
+plane: TOOLS := redis-server=redis-server
+plane: tools
+	@while :; do \
+		port=$$((20000 + RANDOM % 20000)); \
+		(exec 3<>/dev/tcp/127.0.0.1/$$port) 2>/dev/null || break; \
+	done; \
+	folder=$$(mktemp -d); \
+	trap 'kill $$server 2>/dev/null; wait $$server; rm -rf "$$folder"' EXIT; \
+	trap 'exit 0' INT TERM HUP; \
+	redis-server --bind 127.0.0.1 --port $$port --dir "$$folder" --save '' --appendonly yes --appendfsync always \
+		--maxmemory 1gb --maxmemory-policy noeviction --daemonize no --loglevel warning & \
+	server=$$!; \
+	echo "redis://127.0.0.1:$$port/0"; \
+	wait $$server
 
 ## clean: remove what was built; reports stay
 clean:

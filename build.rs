@@ -2,6 +2,8 @@
 
 use std::{fs, process::Command};
 
+const REVISION: &str = "SPRINGTIDE_BUILD_REVISION";
+
 fn main() {
     // Not the index: git itself rewrites that, and every look at the tree would build anew.
     for path in ["Cargo.lock", "Cargo.toml", "src", "loadtests", "templates", ".git/logs/HEAD"] {
@@ -9,12 +11,18 @@ fn main() {
             println!("cargo::rerun-if-changed={path}");
         }
     }
-    println!("cargo::rustc-env=SPRINGTIDE_BUILD_REVISION={}", revision().unwrap_or_else(|| "unknown".into()));
+    println!("cargo::rerun-if-env-changed={REVISION}");
+    println!("cargo::rustc-env={REVISION}={}", revision().unwrap_or_else(|| "unknown".into()));
     println!("cargo::rustc-env=SPRINGTIDE_GOOSE={}", goose().unwrap_or_else(|| "unknown".into()));
 }
 
-/// The commit, with `-dirty` behind it when the tree was changed; `None` outside a checkout.
+/// The commit, with `-dirty` behind it when the tree was changed. Outside a checkout it is what whoever
+/// builds says in the environment, such as deploy/Dockerfile; `None` without that, too.
 fn revision() -> Option<String> {
+    checked_out().or_else(|| std::env::var(REVISION).ok().filter(|said| !said.is_empty()))
+}
+
+fn checked_out() -> Option<String> {
     let git = |args: &[&str]| {
         let output = Command::new("git").arg("--no-optional-locks").args(args).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

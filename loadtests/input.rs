@@ -93,6 +93,16 @@ impl Input {
         })
     }
 
+    /// The same on another host: what reports say of it, and the text that [`text`](Self::text) gave.
+    pub fn sent(facts: InputFacts, text: String) -> Self {
+        Self { facts, rest: text.into() }
+    }
+
+    /// What is needed to submit it from another host.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.rest).into_owned()
+    }
+
     /// The body of one submit.
     pub fn body(&self, tasks: u32, title: &str) -> Bytes {
         let title = Value::from(title);

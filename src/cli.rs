@@ -53,7 +53,7 @@ Bugs (those with =SHARE hit that share of the jobs, all without it):
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Without a subcommand springtide runs one scenario, as `run` does.\n\
-                  `springtide matrix` runs a whole matrix.\n\
+                  `springtide matrix` runs a whole matrix, `springtide manager` one with workers on many hosts.\n\
                   Exit codes: 0 PASS, 1 jobs failed or a runtime error, 2 bad flags or files, 3 a threshold \
                   failed, 5 INVALID, 130/143 interrupted.\n\
                   Each flag can be set by SPRINGTIDE_<FLAG> or in springtide.toml; the password only by \
@@ -81,6 +81,10 @@ pub enum Command {
     Backend(BackendArgs),
     /// Run the proxy between the target's workers and its API, until Ctrl-C
     Tap(TapArgs),
+    /// Carry out a matrix with workers on many hosts, which it meets on a Redis of its own
+    Manager(Box<ManagerArgs>),
+    /// Make load for one manager after another, until SIGTERM or Ctrl-C
+    Worker(Box<WorkerArgs>),
 }
 
 /// Flags of `run`.
@@ -123,6 +127,109 @@ pub struct MatrixArgs {
     /// How, on what and with what besides.
     #[command(flatten)]
     pub load: LoadArgs,
+}
+
+/// Flags of `manager`: those of `matrix`, and where its workers are.
+#[derive(Debug, Clone, Args)]
+pub struct ManagerArgs {
+    /// What to carry out.
+    #[command(flatten)]
+    pub matrix: MatrixArgs,
+    /// Where it meets its workers.
+    #[command(flatten)]
+    pub plane: PlaneArgs,
+    /// Workers to wait for before the first repetition: how many, or their names, as in a,b,c
+    #[arg(
+        long,
+        env = "SPRINGTIDE_EXPECT_WORKERS",
+        value_name = "N",
+        default_value = "1",
+        help_heading = "Plane"
+    )]
+    pub expect_workers: ExpectWorkers,
+    /// End the run, INVALID, when they are not there after so long
+    #[arg(long, env = "SPRINGTIDE_EXPECT_WORKERS_MAX_WAIT", value_name = "TIME", default_value = "60s", value_parser = seconds_or_span, help_heading = "Plane")]
+    pub expect_workers_max_wait: Micros,
+    /// A worker or manager that is not heard of for so long is lost
+    #[arg(long, env = "SPRINGTIDE_PLANE_LEASE", value_name = "TIME", default_value = "5s", value_parser = lease, help_heading = "Plane")]
+    pub plane_lease: Micros,
+}
+
+/// Where manager and workers meet.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Plane")]
+pub struct PlaneArgs {
+    /// Redis where manager and workers meet, such as rediss://worker@plane:6379/0; not the target's. Its password comes from SPRINGTIDE_PLANE_PASSWORD or --plane-password-file
+    #[arg(long, env = "SPRINGTIDE_PLANE", value_name = "URL", required = true)]
+    pub plane: String,
+    /// File whose first line is the password of that Redis
+    #[arg(long, env = "SPRINGTIDE_PLANE_PASSWORD_FILE", value_name = "FILE")]
+    pub plane_password_file: Option<PathBuf>,
+    /// PEM file of certificates to trust with rediss://, instead of the system's
+    #[arg(long, env = "SPRINGTIDE_PLANE_CA_CERT", value_name = "FILE")]
+    pub plane_ca_cert: Option<PathBuf>,
+    /// File whose first line seals what the manager sends its workers of the target's accounts, or SPRINGTIDE_PLANE_SECRET; without it workers need the password themselves
+    #[arg(long, env = "SPRINGTIDE_PLANE_SECRET_FILE", value_name = "FILE")]
+    pub plane_secret_file: Option<PathBuf>,
+    /// Take a Redis on another host that asks nobody for a password
+    #[arg(long, env = "SPRINGTIDE_INSECURE_PLANE", value_parser = truth())]
+    pub insecure_plane: bool,
+}
+
+/// Flags of `worker`. What it is to do comes from the manager.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// Where it meets its manager.
+    #[command(flatten)]
+    pub plane: PlaneArgs,
+    /// Name among the workers of the plane [default: host name and process number]
+    #[arg(long, env = "SPRINGTIDE_NAME", value_name = "NAME", value_parser = label)]
+    pub name: Option<String>,
+    /// Log all users in to this account of the target [default: the manager's]; its password comes from SPRINGTIDE_PASSWORD or --password-file
+    #[arg(long, env = "SPRINGTIDE_USERNAME", value_name = "NAME")]
+    pub username: Option<String>,
+    /// File whose first line is the password
+    #[arg(long, env = "SPRINGTIDE_PASSWORD_FILE", value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// PEM file of certificates to trust with https, instead of the system's
+    #[arg(long, env = "SPRINGTIDE_CA_CERT", value_name = "FILE")]
+    pub ca_cert: Option<PathBuf>,
+    /// Take part only in runs of this matrix file
+    #[arg(long, env = "SPRINGTIDE_MATRIX", value_name = "FILE")]
+    pub matrix: Option<PathBuf>,
+    /// Load threads [default: one for every 1000 users, at most one per core]
+    #[arg(long, env = "SPRINGTIDE_LOAD_THREADS", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub load_threads: Option<u32>,
+    /// Folder for what cannot be sent while the plane is away [default: springtide-spool in the system's folder for temporary files]
+    #[arg(long, env = "SPRINGTIDE_SPOOL", value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// Send spans of requests to this OTLP endpoint, such as http://collector:4318
+    #[arg(long, env = "SPRINGTIDE_OTLP", value_name = "URL")]
+    pub otlp: Option<String>,
+}
+
+/// The workers a manager waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectWorkers {
+    /// How many.
+    pub count: u32,
+    /// Those that must be among them.
+    pub names: BTreeSet<String>,
+}
+
+impl std::str::FromStr for ExpectWorkers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || "write a number from 1 to 10000, or names, as in a,b,c".to_owned();
+        if let Ok(count) = text.parse::<i64>() {
+            let count = u32::try_from(count).ok().filter(|n| (1..=10_000).contains(n)).ok_or_else(refused)?;
+            return Ok(Self { count, names: BTreeSet::new() });
+        }
+        let names = text.split(',').map(|name| label(name.trim())).collect::<Result<BTreeSet<_>, _>>();
+        let names = names.map_err(|_| refused())?;
+        Ok(Self { count: names.len() as u32, names })
+    }
 }
 
 /// What `run` and `matrix` have in common.
@@ -489,7 +596,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, config: Option<&str>) -> 
         Some(Ok(command)) => command,
         // The file concerns only runs: help, and commands of another kind, work without it.
         Some(Err(error)) => match read(Cli::command(), &args) {
-            Ok(cli) if !matches!(cli.command, None | Some(Command::Run(_) | Command::Matrix(_))) => {
+            Ok(cli)
+                if !matches!(
+                    cli.command,
+                    None | Some(Command::Run(_) | Command::Matrix(_) | Command::Manager(_))
+                ) =>
+            {
                 return Ok(cli);
             }
             Err(other) if !other.use_stderr() => return Err(other),
@@ -521,7 +633,12 @@ fn read(command: clap::Command, args: &[OsString]) -> Result<Cli, clap::Error> {
                 yield_to_flags(&mut matrix.load, matches);
             }
         }
-        Some(Command::Report(_) | Command::Backend(_) | Command::Tap(_)) => {}
+        Some(Command::Manager(manager)) => {
+            if let Some(matches) = matches.subcommand_matches("manager") {
+                yield_to_flags(&mut manager.matrix.load, matches);
+            }
+        }
+        Some(Command::Report(_) | Command::Backend(_) | Command::Tap(_) | Command::Worker(_)) => {}
     }
     Ok(cli)
 }
@@ -573,7 +690,7 @@ fn with_config(mut command: clap::Command, text: &str) -> Result<clap::Command, 
         })?;
         let set = move |arg: clap::Arg| arg.default_values(values.clone()).required(false);
         command = command.mut_arg(&id, set.clone());
-        for name in ["run", "matrix"] {
+        for name in ["run", "matrix", "manager"] {
             let with_it = command.find_subcommand(name).filter(|c| known(c).as_ref() == Some(&id)).cloned();
             if let Some(sub) = with_it {
                 let sub = sub.mut_arg(&id, set.clone());
@@ -617,6 +734,12 @@ fn some_span(text: &str) -> Result<Micros, String> {
 
 fn span(text: &str) -> Result<Micros, String> {
     micros::parse(text).ok_or_else(|| "write a time with its unit, such as 500ms, 30s or 1m30s".into())
+}
+
+/// A lease long enough for a hiccup of the network, short enough to be waited for.
+fn lease(text: &str) -> Result<Micros, String> {
+    let fits = |s: &Micros| (Micros(500_000)..=Micros(600_000_000)).contains(s);
+    span(text).and_then(|s| if fits(&s) { Ok(s) } else { Err("must be 500ms to 10m".into()) })
 }
 
 /// As Locust has it: a bare number is seconds.

@@ -87,6 +87,8 @@ async fn act(cli: Cli, mut out: Out) -> Result<Exit, Failure> {
         Some(Command::Report(args)) => app::report::report(&args, &mut out),
         Some(Command::Backend(args)) => app::backend::backend(args, &mut out, stop).await,
         Some(Command::Tap(args)) => app::tap::tap(args, &mut out, stop).await,
+        Some(Command::Manager(args)) => app::manager::manager(*args, &mut out, stop).await,
+        Some(Command::Worker(args)) => app::worker::worker(*args, &mut out, stop).await,
     }
 }
 

@@ -5,9 +5,12 @@ use std::env;
 use procfs::Current;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     plane::Hello,
     record::{Build, Host},
+    scenario::hex,
 };
 
 /// What this binary is made of.
@@ -38,6 +41,17 @@ pub(super) fn host() -> Host {
         kernel: format!("{} {}", text(uname.sysname()), text(uname.release())),
         open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
     }
+}
+
+/// SHA-256 of the program that runs, in hex: two workers with one hash measure alike.
+///
+/// # Errors
+/// When its file cannot be read any more.
+pub(super) fn build_hash() -> std::io::Result<String> {
+    let mut program = std::fs::File::open("/proc/self/exe")?;
+    let mut digest = Sha256::new();
+    std::io::copy(&mut program, &mut digest)?;
+    Ok(hex(&digest.finalize()))
 }
 
 /// What a worker of this program on this machine says of itself.

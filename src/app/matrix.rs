@@ -25,6 +25,7 @@ pub async fn matrix(
         resume: args.resume,
         label: Some("matrix"),
         share: Share::Alone,
+        plane: None,
         load: args.load,
     };
     carry_out(errand, out, stop).await

@@ -4,11 +4,14 @@ pub mod backend;
 mod course;
 mod errand;
 mod facts;
+mod fleet;
 mod folder;
 mod instruments;
 mod key;
 mod local;
 mod lock;
+pub mod manager;
+mod manifest;
 pub mod matrix;
 mod metering;
 mod preflight;
@@ -19,9 +22,11 @@ mod resume;
 mod rigging;
 pub mod run;
 mod scene;
+mod sealed;
 mod secret;
 pub mod tap;
 mod wanted;
+pub mod worker;
 
 use std::{fmt, io::Write};
 

@@ -156,6 +156,7 @@ impl Before {
             ("--tap", url(&was.tap) == url(&is.tap)),
             ("--toxiproxy", toxiproxy(was) == toxiproxy(is)),
             ("--redis-url", run.redis.is_some() == redis),
+            ("--plane", run.crew.is_some() == errand.plane.is_some()),
             ("--watch-pid", watched == now),
             (
                 "--revision",

@@ -26,6 +26,7 @@ pub async fn run(
         resume: None,
         label: None,
         share: Share::WithRuns,
+        plane: None,
         load: args.load,
     };
     carry_out(errand, out, stop).await

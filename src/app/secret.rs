@@ -10,6 +10,13 @@ pub(super) const TAP_TOKEN: &str = "SPRINGTIDE_TAP_TOKEN";
 /// Environment variable of the password of the target's Redis.
 pub(super) const REDIS_PASSWORD: &str = "SPRINGTIDE_REDIS_PASSWORD";
 
+/// Environment variable of the password of the plane's Redis.
+pub(super) const PLANE_PASSWORD: &str = "SPRINGTIDE_PLANE_PASSWORD";
+/// Environment variable of what manager and workers share beside the plane.
+pub(super) const PLANE_SECRET: &str = "SPRINGTIDE_PLANE_SECRET";
+/// Environment variable of the password of the account that all users share.
+pub(super) const PASSWORD: &str = "SPRINGTIDE_PASSWORD";
+
 /// The first line of the file that a flag names, or else what the variable says, without blanks
 /// around it. A variable that is empty is not set; a file that says nothing says an empty secret.
 pub(super) fn secret(flag: &str, file: Option<&Path>, variable: &str) -> Result<Option<String>> {

@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, anyhow, bail};
 use rand::RngExt;
 
-use super::{errand::Errand, facts};
+use super::{
+    errand::Errand,
+    facts,
+    secret::{PASSWORD, PLANE_SECRET},
+};
 use crate::{
     cli::{LoadArgs, StandInArgs},
     fault::FaultKind,
@@ -15,9 +19,6 @@ use crate::{
     scenario::{Matrix, Probe, Scenario},
     standin::Config,
 };
-
-/// Environment variable of the password.
-const PASSWORD: &str = "SPRINGTIDE_PASSWORD";
 
 /// How long a job may take at a target whose pace we do not know.
 const JOB_TIMEOUT: Micros = Micros(600_000_000);
@@ -118,10 +119,17 @@ impl Wanted {
                 );
             }
         }
-        let account = account(args)?;
+        // Workers have the password themselves, unless it is sealed for them.
+        let is_sealed = errand.plane.as_ref().is_none_or(|asked| {
+            asked.plane.plane_secret_file.is_some()
+                || std::env::var(PLANE_SECRET).is_ok_and(|s| !s.is_empty())
+        });
+        let account = account(args, is_sealed)?;
         let seed = args.seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
         let users = scenarios.iter().map(|s| s.concurrent_jobs).max().unwrap_or(1);
-        facts::allow_open_files(u64::from(users) * 2 + 256).map_err(|e| anyhow!("--users: {e}"))?;
+        if errand.plane.is_none() {
+            facts::allow_open_files(u64::from(users) * 2 + 256).map_err(|e| anyhow!("--users: {e}"))?;
+        }
         let mut cells = Plan::cells(seed, &scenarios, !args.no_warmup);
         if args.host.is_none() && args.job_timeout.is_none() {
             cells.iter_mut().for_each(|c| c.job_timeout = Some(stand_in_timeout(&args.standin, c)));
@@ -176,7 +184,7 @@ fn overridden(row: &Scenario, args: &LoadArgs) -> (Scenario, Vec<String>) {
     (scenario, said)
 }
 
-fn account(args: &LoadArgs) -> Result<Option<Account>> {
+fn account(args: &LoadArgs, needs_password: bool) -> Result<Option<Account>> {
     if let (Some(name), true) = (&args.username, args.register) {
         bail!(
             "--username {name}: goes not with --register, which makes an account for every user; leave one out"
@@ -195,7 +203,19 @@ fn account(args: &LoadArgs) -> Result<Option<Account>> {
         }
         return Ok(None);
     };
-    let password = match &args.password_file {
+    let password = password(args.password_file.as_deref())?;
+    if password.is_empty() && needs_password {
+        bail!("--username {username} needs a password: set {PASSWORD} or name a file with --password-file");
+    }
+    Ok(Some(Account { username, password }))
+}
+
+/// The password of the account that all users share; empty where there is none.
+///
+/// # Errors
+/// When its file cannot be read.
+pub(super) fn password(file: Option<&Path>) -> Result<String> {
+    Ok(match file {
         Some(path) => fs::read_to_string(path)
             .with_context(|| format!("--password-file {}", path.display()))?
             .lines()
@@ -203,11 +223,7 @@ fn account(args: &LoadArgs) -> Result<Option<Account>> {
             .unwrap_or_default()
             .to_owned(),
         None => std::env::var(PASSWORD).unwrap_or_default(),
-    };
-    if password.is_empty() {
-        bail!("--username {username} needs a password: set {PASSWORD} or name a file with --password-file");
-    }
-    Ok(Some(Account { username, password }))
+    })
 }
 
 /// The stand-in that the flags describe.

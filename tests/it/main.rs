@@ -10,6 +10,10 @@ mod backend;
 mod bugs;
 /// The stand-in over a real Redis.
 mod celery;
+/// Every unit, manifest, image and compose file in deploy/, held against the program and the disk.
+mod deploy;
+/// A real plane of the shipped files: its certificates, its two users and their rights; `make plane`.
+mod deploy_plane;
 /// Faults end to end, through a tap in a process of its own.
 mod faults;
 /// Workers that look for a run, and both ends of the plane, over a real Redis.

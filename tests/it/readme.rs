@@ -84,7 +84,7 @@ fn arguments(line: &str) -> Option<Vec<String>> {
     let mut words = words(line);
     words.drain(..words.iter().take_while(|w| w.starts_with("SPRINGTIDE_")).count());
     match words.first()?.as_str() {
-        "springtide" => Some(words.split_off(1)),
+        "springtide" | "./springtide" => Some(words.split_off(1)),
         "cargo" if words.get(1)? == "run" => {
             let own = words.iter().position(|w| w == "--")?;
             Some(words.split_off(own + 1))
@@ -108,7 +108,9 @@ fn every_command_can_be_typed() {
     let matrices = [Matrix::runbook(), Matrix::load(&root().join("loadtests/smoke.toml")).unwrap()];
     for line in commands() {
         let Some(args) = arguments(&line) else {
-            assert!(line.starts_with("make "), "{line}: neither springtide nor make");
+            // Those of the plane are run in `deploy`.
+            let others = ["make ", "deploy/plane/", "redis-server plane/", "for host in "];
+            assert!(others.iter().any(|o| line.starts_with(o)), "{line}: nobody knows this command");
             continue;
         };
         seen += 1;
@@ -203,6 +205,21 @@ fn the_flags_of_the_tap_are_those_of_tap() {
     let flags: Vec<Vec<String>> = tap.get_arguments().map(|a| vec![spelled(a), default(a)]).collect();
     let told: Vec<Vec<String>> = table(&["tap flag"]).into_iter().map(|r| r[..2].to_vec()).collect();
     assert_eq!(told, flags);
+}
+
+#[test]
+fn a_manager_has_the_flags_of_matrix_and_some_of_its_own_and_a_worker_has_others() {
+    let of = |name: &str| -> Vec<Vec<String>> {
+        let command = Cli::command().find_subcommand(name).expect("it is a command").clone();
+        command.get_arguments().map(|a| vec![spelled(a), default(a)]).collect()
+    };
+    let told =
+        |head: &str| -> Vec<Vec<String>> { table(&[head]).into_iter().map(|r| r[..2].to_vec()).collect() };
+    let of_matrix = of("matrix");
+    let (common, own): (Vec<_>, Vec<_>) = of("manager").into_iter().partition(|f| of_matrix.contains(f));
+    assert_eq!(common, of_matrix);
+    assert_eq!(told("manager flag"), own);
+    assert_eq!(told("worker flag"), of("worker"));
 }
 
 #[test]
