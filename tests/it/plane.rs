@@ -221,7 +221,7 @@ fn calls(server: &RedisServer, command: &str) -> u64 {
     line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_is_given_up_leaves_nobody_waiting_at_redis() {
     let server = RedisServer::start();
     let (plane, manager) = open(&server).await;
@@ -296,6 +296,8 @@ async fn a_redis_that_comes_back_empty_has_no_such_run() {
     let mut server = RedisServer::start();
     let (plane, manager) = open(&server).await;
     server.start_again();
+    // The first one to ask may hear that the connection is gone.
+    let _ = plane.time().await;
     assert_eq!(plane.renew(&manager, LONG).await, Err(PlaneError::Fenced(manager.clone())));
     assert_eq!(plane.append(&Log::Commands, &command(1), Some(&manager)).await, Err(PlaneError::Gone));
     assert_eq!(plane.take(MANAGER, LONG).await, Err(PlaneError::Gone));
@@ -307,8 +309,11 @@ async fn a_full_redis_says_so_keeps_leases_and_takes_more_when_there_is_room() {
     let server = RedisServer::start();
     let (plane, manager) = open(&server).await;
     let room = server.info("used_memory") + 2_000_000;
-    let mut admin = server.connection();
-    let _: () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(room).query(&mut admin).unwrap();
+    let give = |bytes: u64| {
+        let mut set = redis::cmd("CONFIG");
+        let () = set.arg("SET").arg("maxmemory").arg(bytes).query(&mut server.connection()).unwrap();
+    };
+    give(room);
     let why = "x".repeat(50_000);
     let log = Log::Reports("w".into());
     let mut sent = 0;
@@ -323,9 +328,12 @@ async fn a_full_redis_says_so_keeps_leases_and_takes_more_when_there_is_room() {
     };
     assert!(error.is_passing() && error.to_string().contains("OOM command not allowed"), "{error}");
     assert!(sent > 10);
+    // However little room there is.
+    give(1);
     plane.renew(&manager, LONG).await.unwrap();
     let error = plane.take("x", LONG).await.unwrap_err();
     assert!(error.is_passing(), "{error}");
+    give(room);
     let mut places = from_start([log.clone()]);
     let read = plane.read(&mut places, LONG).await.unwrap();
     assert_eq!(read.len(), sent as usize, "nothing that was taken is lost");

@@ -74,7 +74,7 @@ async fn tls_needs_an_authority_that_is_trusted() {
             .await
             .unwrap_err(),
     );
-    assert!(said.contains("does it speak TLS"), "{said}");
+    assert!(said.contains("with TLS (else write redis://)"), "{said}");
 }
 
 #[tokio::test]
