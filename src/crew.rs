@@ -170,6 +170,7 @@ impl fmt::Display for What {
             Self::Refused { why } => write!(f, "refused: {why}"),
             Self::Left => f.write_str("left"),
             Self::Lost { why } => write!(f, "lost: {why}"),
+            Self::LateFrames { frames: 1 } => f.write_str("a late frame, kept apart"),
             Self::LateFrames { frames } => write!(f, "{frames} late frames, kept apart"),
             Self::Cut { why } => write!(f, "cut off: {why}"),
             Self::Back => f.write_str("back"),
