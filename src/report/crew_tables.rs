@@ -7,7 +7,7 @@ use crate::{
     record::RunRecord,
     report::{
         crew::{Row, Workers},
-        figure::{NONE, of_requests, or_none, percent},
+        figure::{NONE, percent},
         fold,
         scenario_tables::moment,
         table::{Cell, Table, code, name, num},
@@ -108,8 +108,6 @@ fn figures(workers: &Workers<'_>) -> Table {
             "CPU worst cell",
             "CPU mean",
             "lag p99 worst cell",
-            "lag p99",
-            "lag max",
             "sockets",
         ],
     );
@@ -128,8 +126,6 @@ fn figures(workers: &Workers<'_>) -> Table {
             only(percent(row.worst_cpu)),
             only(percent(row.health.cpu_share())),
             only(row.worst_lag.to_string()),
-            num(of_requests(&row.health.lag, 0.99)),
-            num(or_none(&row.health.lag, |l| l.max())),
             num(row.health.sockets),
         ]);
     }

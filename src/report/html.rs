@@ -7,7 +7,9 @@ use crate::{
     payload::PayloadKind,
     relation::Subject,
     report::{
-        Paper, crew_tables, criteria,
+        Paper,
+        crew::Workers,
+        crew_tables, criteria,
         domains::Domain,
         environment, fault_tables, html_matrix, html_scenario, matrix_tables, relations,
         svg::scatter,
@@ -128,7 +130,10 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
     let workers = crew_tables::all(paper.run);
     if !workers.is_empty() {
         let at = all.iter().position(|s| s.id == "plan").map_or(all.len(), |plan| plan + 1);
-        all.insert(at, Section::new("workers", "Workers", &workers));
+        let mut section = Section::new("workers", "Workers", &workers);
+        let said = Workers::of(paper.run).map(|w| w.said()).unwrap_or_default();
+        section.body.insert_str(0, &format!("<p>{}.</p>\n", escape(&said)));
+        all.insert(at, section);
     }
     let resilience = fault_tables::all(paper);
     if !resilience.is_empty() {

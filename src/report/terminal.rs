@@ -212,6 +212,11 @@ mod tests {
     }
 
     #[test]
+    fn workers_read_so() {
+        insta::assert_snapshot!(table(&Paper::of(&sample::crew())));
+    }
+
+    #[test]
     fn the_result_line_has_verdict_reason_and_exit() {
         let good = sample::good();
         assert_eq!(
