@@ -74,6 +74,20 @@ pub(super) fn over_a_plane(mut run: RunRecord) -> RunRecord {
     run
 }
 
+/// A plane of that name, and a worker that everything befell there for that reason.
+pub(super) fn of_one(part: &Part, why: &str) -> Crew {
+    let why = || why.to_owned();
+    let all = [
+        What::Refused { why: why() },
+        What::Lost { why: why() },
+        What::LateFrames { frames: 1 },
+        What::Cut { why: why() },
+        What::Short { why: why() },
+    ];
+    let events = all.map(|what| Event { at: 0, who: Some(part.member()), cell: Some(99), what });
+    Crew { plane: why(), version: why(), run_id: why(), events: events.into(), ..Crew::default() }
+}
+
 /// The cell as these workers would have carried it out together.
 fn carried_out(cell: CellRecord, plan: &Plan, members: &[(&str, u64)]) -> CellRecord {
     let CellRecord { cell, mut totals, t0_unix, .. } = cell;

@@ -189,15 +189,10 @@ pub(crate) fn nasty() -> RunRecord {
     }
     totals.errors =
         totals.errors.into_iter().map(|(key, e)| (ErrorKey { error: EVIL.into(), ..key }, e)).collect();
-    run.cells.push(CellRecord::close(
-        old.cell,
-        &plan,
-        totals,
-        old.t0_unix,
-        old.workers,
-        None,
-        Beside::default(),
-    ));
+    let mut workers = old.workers;
+    (workers[0].name, workers[0].lost) = (EVIL.into(), Some(EVIL.into()));
+    run.crew = Some(crew::of_one(&workers[0], EVIL));
+    run.cells.push(CellRecord::close(old.cell, &plan, totals, old.t0_unix, workers, None, Beside::default()));
     judgement::close(&mut run);
     run
 }
