@@ -7,8 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    machine::{Build, Host},
     micros::Micros,
-    record::{Build, Host},
     snapshot::Health,
 };
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 mod tap;
 mod workers;
 
-pub use workers::{START_WITHIN, worst_cpu, worst_lag};
+pub use workers::{START_WITHIN, worst_cpu, worst_lag, worst_start};
 
 use crate::{
     crew::Part,

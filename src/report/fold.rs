@@ -68,12 +68,12 @@ fn strain(check: &Check, cell: Option<&CellRecord>) -> f64 {
         Rule::LedgerAddsUp => cell.ledger.residual() as f64,
         Rule::SchedulingLag => verdict::worst_lag(&cell.workers, &cell.totals).as_secs(),
         Rule::GeneratorCpu => verdict::worst_cpu(&cell.workers, &cell.totals),
+        Rule::StartTogether => verdict::worst_start(&cell.workers).as_secs(),
         Rule::LittlesLaw => health.unaccounted(),
         Rule::JobsFetched => (cell.ledger.ended() - cell.ledger.count("fetched")) as f64,
         Rule::Quiet => cell.totals.target.unfinished.len() as f64,
         Rule::Reconciled
         | Rule::FramesComplete
-        | Rule::StartTogether
         | Rule::Idle
         | Rule::TapComplete
         | Rule::FaultProven

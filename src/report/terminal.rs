@@ -7,6 +7,7 @@ use crate::{
     record::RunRecord,
     report::{
         Paper,
+        crew::Workers,
         criteria::{self, Criterion},
         fault_tables, fold, matrix_tables, merge_tables, redis_tables,
         scenario_tables::stages,
@@ -27,6 +28,9 @@ pub fn table(paper: &Paper<'_>) -> String {
     let _ = writeln!(out, "run {} on {}", run.run_id, one_line(&run.target.url));
     if run.target.stand_in {
         let _ = writeln!(out, "*** {STAND_IN}: {STAND_IN_MEANS} ***");
+    }
+    if let Some(workers) = Workers::of(run) {
+        let _ = writeln!(out, "workers: {}; plane {}", workers.said(), one_line(&workers.crew.plane));
     }
     if criteria::all(paper).is_empty() {
         paper.parts().for_each(|s| scenario(&mut out, s));
@@ -205,6 +209,11 @@ mod tests {
     #[test]
     fn faults_read_so() {
         insta::assert_snapshot!(table(&Paper::of(&sample::faults())));
+    }
+
+    #[test]
+    fn workers_read_so() {
+        insta::assert_snapshot!(table(&Paper::of(&sample::crew())));
     }
 
     #[test]

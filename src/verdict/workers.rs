@@ -39,6 +39,13 @@ pub fn worst_cpu(workers: &[Part], totals: &Totals) -> f64 {
     healths(workers, totals).map(|(_, h)| h.cpu_share()).fold(0.0, f64::max)
 }
 
+/// The farthest from T0 that a worker may have let its users go; zero where no second one had users.
+pub fn worst_start(workers: &[Part]) -> Micros {
+    let busy = || workers.iter().filter(|p| p.users > 0);
+    let apart = busy().filter_map(|p| Some(p.start_late? + p.offset.error)).max();
+    apart.filter(|_| busy().count() > 1).unwrap_or_default()
+}
+
 /// `, worst of 3 workers on w02 (epoch 4)` where there is more than one to choose from.
 fn whose(facts: &Facts<'_>, part: Option<&Part>) -> String {
     let busy = facts.workers.iter().filter(|p| p.users > 0).count();

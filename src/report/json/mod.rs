@@ -7,6 +7,7 @@ mod matrix;
 mod merge;
 mod metrics;
 mod redis;
+mod workers;
 
 use std::{borrow::Cow, collections::BTreeMap, path::PathBuf};
 
@@ -49,6 +50,7 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
         revisions: &run.revisions,
         note: run.note.as_deref(),
         redis: run.redis.as_ref(),
+        workers: workers::OfWorkers::of(run),
         exit_criteria: matrix::OfCriterion::of_run(paper),
         relations: paper.relations.iter().map(matrix::OfRelation::of).collect(),
         scenarios: paper
@@ -108,6 +110,8 @@ struct Document<'a> {
     revisions: &'a BTreeMap<String, String>,
     note: Option<&'a str>,
     redis: Option<&'a RedisFacts>,
+    /// `null` for a run in one process.
+    workers: Option<workers::OfWorkers<'a>>,
     /// Empty for a run that is no matrix.
     exit_criteria: Vec<matrix::OfCriterion>,
     relations: Vec<matrix::OfRelation>,
