@@ -139,6 +139,16 @@ impl Login {
     pub(super) fn cookie_for(&self, endpoint: Endpoint) -> Option<HeaderValue> {
         self.session.as_ref().and_then(|s| s.cookie_for(endpoint))
     }
+
+    /// Whether it has a session.
+    pub(super) fn is_open(&self) -> bool {
+        self.session.is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn opens(&mut self) {
+        self.session = Some(Session::new(BTreeMap::new()));
+    }
 }
 
 impl Turn<'_> {
@@ -166,7 +176,7 @@ impl Turn<'_> {
     }
 
     async fn open(&mut self, make: bool) -> Result<bool, String> {
-        if self.user.login.as_ref().is_some_and(|l| l.session.is_some()) {
+        if self.user.login.as_ref().is_some_and(Login::is_open) {
             return Ok(true);
         }
         let kit = std::sync::Arc::clone(&self.user.kit);

@@ -76,3 +76,50 @@ impl User {
         self.slot
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(accounts: Accounts) -> User {
+        let kit = Kit {
+            origin: Arc::new(Origin::new("http://127.0.0.1:1", None).unwrap()),
+            sockets: Arc::default(),
+            input: Input::built_in(),
+            accounts,
+            logins: Semaphore::new(1),
+            refresh_after: Duration::MAX,
+            timeout: Duration::from_secs(1),
+            title: "springtide t".into(),
+            most_users: 9,
+            spans: None,
+        };
+        User::new(1, Arc::new(kit))
+    }
+
+    fn name(user: &User) -> &str {
+        user.login.as_ref().unwrap().username()
+    }
+
+    #[test]
+    fn nothing_of_another_number_stays_with_a_user() {
+        let mut user = user(Accounts::Registered { prefix: "p".into(), key: "k".into() });
+        user.become_number(4);
+        user.login.as_mut().unwrap().opens();
+        user.given_up.insert("job".into(), Trace::of("job"));
+        user.become_number(4);
+        assert!(user.login.as_ref().unwrap().is_open() && user.given_up.is_empty());
+        user.become_number(7);
+        assert_eq!((name(&user), user.login.as_ref().unwrap().is_open()), ("p-7", false));
+    }
+
+    #[test]
+    fn a_shared_account_is_kept_whatever_the_number() {
+        let ann = super::super::session::Account { username: "ann".into(), password: "p".into() };
+        let mut user = user(Accounts::Shared(ann));
+        user.become_number(4);
+        user.login.as_mut().unwrap().opens();
+        user.become_number(7);
+        assert_eq!((name(&user), user.login.as_ref().unwrap().is_open()), ("ann", true));
+    }
+}

@@ -492,6 +492,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_that_may_go_no_more_when_it_is_connected_is_not_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = Origin::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        let mut client = Client::new(Arc::new(origin), Arc::default(), Duration::from_secs(2));
+        let error = client.call_if(&a(Method::POST), &|| false).await.unwrap_err();
+        assert_eq!((error.kind, error.exchange.sent_bytes), (HttpErrorKind::Withheld, 0));
+        assert_eq!(error.exchange.connects, 1, "it is asked at the last moment");
+        let (mut socket, _) = listener.accept().await.unwrap();
+        assert_eq!(socket.read(&mut [0; 16]).await.unwrap(), 0, "nothing, and then the end");
+    }
+
+    #[tokio::test]
     async fn silence_is_a_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = Origin::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();

@@ -62,5 +62,7 @@ mod traces;
 mod truth;
 /// Mistakes: one line that names what is wrong, and nothing started or written.
 mod usage;
+/// Users of several workers: whose accounts they use, what they look after, when they submit no more.
+mod users;
 /// Targets that are not the stand-in, and hardly HTTP.
 mod wire;
