@@ -1,12 +1,12 @@
 //! Who is let in on a plane, and which planes are used at all: passwords, users, TLS, and what is
 //! checked before a run. No message of all this shows a password.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use rstest::rstest;
 use springtide::plane::{
-    Log, MANAGER, Plane, PlaneError,
-    redis_streams::{Door, Lobby, check},
+    Command, Entry, Log, MANAGER, Plane, PlaneError, Report, Sent,
+    redis_streams::{After, Door, Lobby, check},
 };
 
 use crate::redis_server::{PASSWORD, RedisServer};
@@ -106,6 +106,68 @@ async fn a_user_who_may_use_one_run_is_refused_at_another() {
         assert!(!error.is_passing() && said.contains("ann") && said.contains("other"), "{said}");
         assert!(said.contains("ACL"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn the_users_that_are_shipped_may_do_what_they_must() {
+    let server = RedisServer::start();
+    for line in
+        include_str!("../../deploy/plane/users.acl").lines().filter(|l| l.starts_with("user springtide"))
+    {
+        let mut set = redis::cmd("ACL");
+        set.arg("SETUSER");
+        for word in line.split_whitespace().skip(1) {
+            let is_password = word.starts_with('#');
+            set.arg(if is_password { format!(">{PASSWORD}") } else { word.to_owned() });
+        }
+        let _: () = set.query(&mut server.connection()).unwrap();
+    }
+    let as_user = |name: &str| {
+        let url = format!("redis://springtide-{name}@127.0.0.1:{}", server.port());
+        door(&url, Some(PASSWORD), None)
+    };
+    let lease = std::time::Duration::from_secs(9);
+    let (managers, workers) = (Lobby::at(&as_user("manager")), Lobby::at(&as_user("worker")));
+    for user in ["manager", "worker"] {
+        check(&as_user(user), false, None).await.unwrap();
+    }
+    let manager = managers.open_run("r", "{}").await.unwrap();
+    let lead = manager.take(MANAGER, lease).await.unwrap();
+    manager.announce().await.unwrap();
+    let offer = workers.next_run(&After::Nothing).await.unwrap();
+    let worker = workers.of_run(&offer.run).await.unwrap();
+    worker.end_of(&Log::Commands).await.unwrap();
+    let member = worker.take("w", lease).await.unwrap();
+    worker.time().await.unwrap();
+    worker.append(&Log::Roll, &Entry::Member(member.clone()), None).await.unwrap();
+    let log = Log::Reports("w".into());
+    let sent = Sent { from: member.clone(), report: Report::Leaving };
+    worker.append(&log, &Entry::Sent(Arc::new(sent)), None).await.unwrap();
+    worker.renew(&member, lease).await.unwrap();
+    assert!(worker.holders(&[MANAGER]).await.unwrap()[0].is_some());
+    let mut places = [(log, Default::default()), (Log::Roll, Default::default())].into();
+    assert_eq!(manager.read(&mut places, lease).await.unwrap().len(), 2);
+    manager.trim(&places).await.unwrap();
+    assert!(manager.holders(&["w"]).await.unwrap()[0].is_some());
+    let end = Entry::Command(Command::End);
+    manager.append(&Log::Commands, &end, Some(&lead)).await.unwrap();
+    let mut commands = [(Log::Commands, Default::default())].into();
+    assert_eq!(worker.read(&mut commands, lease).await.unwrap(), [end.clone()]);
+
+    // A worker commands nobody, and ends no run.
+    for error in [
+        worker.append(&Log::Commands, &end, None).await.unwrap_err(),
+        worker.renew(&lead, lease).await.unwrap_err(),
+        worker.announce().await.unwrap_err(),
+        worker.close().await.unwrap_err(),
+        workers.take_over("s", "{}").take(MANAGER, lease).await.unwrap_err(),
+    ] {
+        assert!(one_line(&error).contains("springtide-worker"), "{error}");
+    }
+    assert!(workers.of_run("r").await.is_ok(), "it is open still");
+    worker.release(&member).await.unwrap();
+    manager.close().await.unwrap();
+    manager.release(&lead).await.unwrap();
 }
 
 #[rstest]
