@@ -81,9 +81,12 @@ impl RedisStreams {
     }
 }
 
+/// A script and its keys, which it gets as arguments: Redis asks for the right to write to every key
+/// that is declared, and a worker may only read some. What the script does with them is looked at call
+/// by call.
 fn script(text: &str, keys: &[String]) -> Cmd {
     let mut command = redis::cmd("EVAL");
-    command.arg(text).arg(keys.len()).arg(keys);
+    command.arg(format!("{}{text}", scripts::KEYS)).arg(0).arg(keys.len()).arg(keys);
     command
 }
 

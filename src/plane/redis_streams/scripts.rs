@@ -3,6 +3,15 @@
 //! A run is open as long as its manifest stands: no script makes a key of a run that has none, but the
 //! first lease of a manager. Keys of a closed run that had no time left would stay for ever.
 
+/// What each begins with: the first argument says how many of those behind it are keys.
+pub(super) const KEYS: &str = "\
+local given, KEYS, rest = ARGV, {}, {}
+local n = tonumber(given[1])
+for i = 2, n + 1 do KEYS[i - 1] = given[i] end
+for i = n + 2, #given do rest[i - n - 1] = given[i] end
+local ARGV = rest
+";
+
 /// Keys: manifest, log, lease. Arguments: the epoch that must be held, or `""`; most entries, or 0;
 /// the entry. Returns 1 when it was appended, 0 when it was fenced off, -1 when the run is gone.
 pub(super) const APPEND: &str = "\
