@@ -6,19 +6,23 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use jiff::{Timestamp, tz::TimeZone};
 use rand::RngExt;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    Failure, Out, facts, folder, key, local,
+    Failure, Out, facts,
+    fleet::{Asked, Fleet},
+    folder, key, local,
     lock::{self, Share},
+    manifest::Manifest,
     preflight,
     progress::Watch,
     redis, report,
     resume::Before,
     scene::Scene,
+    sealed::Credentials,
     wanted::{Wanted, knobs, stand_in_config},
 };
 use crate::{
@@ -26,8 +30,10 @@ use crate::{
     cli::LoadArgs,
     judgement,
     loadtests::{Kit, session::Accounts, user::LOGINS_AT_ONCE},
+    plan::Cell,
     record::{Resumed, RunRecord, SCHEMA, Target},
     report::Paper,
+    spans,
     standin::{Config, StandIn},
     target::{Origin, Sockets},
     verdict::{Exit, Verdict},
@@ -47,6 +53,8 @@ pub(super) struct Errand {
     pub(super) label: Option<&'static str>,
     /// Who else may load the target.
     pub(super) share: Share,
+    /// Where its workers are; `None` for one in this process.
+    pub(super) plane: Option<Asked>,
     /// Everything else.
     pub(super) load: LoadArgs,
 }
@@ -65,7 +73,7 @@ pub(super) async fn carry_out(
     args.host = args.host.take().filter(|host| !host.is_empty());
     args.username = args.username.take().filter(|name| !name.is_empty());
     let before = match &errand.resume {
-        Some(at) => Some(Before::load(at).map_err(Failure::usage)?),
+        Some(at) => Some(Before::load(&folder::of_run(at, &args.out)).map_err(Failure::usage)?),
         None => None,
     };
     if let Some(before) = &before {
@@ -82,11 +90,21 @@ pub(super) async fn carry_out(
     let run_id = before.as_ref().map_or_else(|| run_id(Timestamp::now()), |b| b.record.run_id.clone());
     let found = Scene::find(args, &wanted.plan, &run_id, errand.share).await;
     let scene = found.map_err(Failure::usage)?;
+    let fleet = match &errand.plane {
+        Some(asked) => {
+            let target = scene.instruments.redis.as_ref().map(|redis| redis.run_id.as_str());
+            Some(Fleet::find(asked, target).await.map_err(Failure::usage)?)
+        }
+        None => None,
+    };
+    if let (Some(before), Some(fleet)) = (&before, &fleet) {
+        fleet.is_free(&before.record.run_id).await.map_err(Failure::usage)?;
+    }
     if let Some(before) = &before {
         before.same_eyes(&scene.rigging, &errand).map_err(Failure::usage)?;
         before.same_redis(scene.instruments.redis.as_ref()).map_err(Failure::usage)?;
     }
-    let outcome = go(&errand, run_id, wanted, before, scene, stop).await;
+    let outcome = go(&errand, run_id, wanted, before, (scene, fleet), stop).await;
     let (run, folder) = match outcome {
         Ok(done) => done,
         Err(failure) => {
@@ -117,7 +135,7 @@ async fn go(
     run_id: String,
     wanted: Wanted,
     before: Option<Before>,
-    mut scene: Scene,
+    (mut scene, fleet): (Scene, Option<Fleet>),
     stop: watch::Receiver<Option<String>>,
 ) -> Result<(RunRecord, PathBuf), Failure> {
     let args = &errand.load;
@@ -135,7 +153,9 @@ async fn go(
             let label = label.unwrap_or_else(|| wanted.label());
             let folder = folder::create(&args.out, &label, started).map_err(Failure::usage)?;
             let held = lock::folder(&folder).map_err(Failure::runtime)?;
-            (fresh(args, &wanted, &scene, target, (run_id, label), started), folder, held)
+            let mut record = fresh(args, &wanted, &scene, target, (run_id, label), started);
+            record.crew = fleet.as_ref().map(Fleet::crew);
+            (record, folder, held)
         }
     };
     let record = RunRecord { thresholds: args.thresholds.clone(), ..record };
@@ -149,7 +169,7 @@ async fn go(
             None => record.plan.cells.len().to_string(),
         }
     );
-    let outcome = measure(args, wanted, origin, scene, record, &folder, stop).await;
+    let outcome = measure(args, wanted, origin, (scene, fleet), record, &folder, stop).await;
     if let Some(mut stand_in) = stand_in {
         stand_in.stop();
     }
@@ -248,7 +268,7 @@ async fn measure(
     args: &LoadArgs,
     wanted: Wanted,
     origin: Arc<Origin>,
-    mut scene: Scene,
+    (mut scene, fleet): (Scene, Option<Fleet>),
     record: RunRecord,
     folder: &Path,
     stop: watch::Receiver<Option<String>>,
@@ -257,39 +277,27 @@ async fn measure(
     record.save(folder)?;
     let (plan, todo) = (record.plan.clone(), record.todo());
     let is_resumed = !record.resumed.is_empty();
-    let users = todo.iter().map(|c| c.users).max().unwrap_or(1);
-    let threads = args.load_threads.unwrap_or_else(|| attack::threads_for(users, facts::cores()));
-    let accounts = match wanted.account {
-        Some(account) => Accounts::Shared(account),
-        None => Accounts::Registered {
-            prefix: format!("springtide-{}", record.run_id),
-            key: key::of(folder, record.target.stand_in)?,
-        },
-    };
-    let kit = Arc::new(Kit {
-        origin,
-        sockets: Arc::new(Sockets::default()),
-        input: wanted.input,
-        accounts,
-        logins: Semaphore::new(LOGINS_AT_ONCE),
-        refresh_after: args.session_refresh.into(),
-        timeout: Duration::from(args.patience),
-        spans: scene.instruments.spans(),
-        leftovers: is_resumed.then(|| format!("springtide {}", record.run_id)),
-    });
     // Titles of jobs differ from those of the cell that was interrupted.
     let name = match record.resumed.len() {
         0 => record.run_id.clone(),
         n => format!("{}r{n}", record.run_id),
     };
+    let spans = scene.instruments.spans();
     let samplers = scene.instruments.set_up(folder);
-    let mut watch = Watch::new(record, todo.clone(), folder.to_owned(), args.no_progress, kit.spans.clone());
-    watch.live = scene.instruments.show(&watch.record, 1);
+    let mut watch = Watch::new(record, todo.clone(), folder.to_owned(), args.no_progress, spans.clone());
+    watch.live = scene.instruments.show(&watch.record);
     let rig = scene.rigging.set_up(&name, samplers);
-    let stopped = match todo.is_empty() {
-        true => Ok(None),
-        false => {
-            local::carry_out(&plan, (todo, is_resumed), &name, &kit, threads, &mut watch, rig, stop).await
+    let means = Means { args, wanted, origin, name, folder, spans };
+    let todo = (todo, is_resumed);
+    let stopped = match fleet {
+        _ if todo.0.is_empty() => Ok(None),
+        Some(fleet) => {
+            let manifest = means.manifest(&fleet, &watch.record)?;
+            fleet.carry_out(&plan, todo, manifest, &mut watch, rig, stop).await
+        }
+        None => {
+            let (kit, threads) = means.kit(&watch.record, &todo.0)?;
+            local::carry_out(&plan, todo, &means.name, &kit, threads, &mut watch, rig, stop).await
         }
     };
     let mut record = watch.finish();
@@ -305,6 +313,81 @@ async fn measure(
         key::forget(folder);
     }
     Ok(record)
+}
+
+/// What users need, here or on other hosts.
+struct Means<'a> {
+    args: &'a LoadArgs,
+    wanted: Wanted,
+    origin: Arc<Origin>,
+    /// How titles of jobs begin, behind `springtide `.
+    name: String,
+    folder: &'a Path,
+    spans: Option<spans::Sender>,
+}
+
+impl Means<'_> {
+    /// For users in this process, and on how many threads.
+    fn kit(&self, record: &RunRecord, todo: &[Cell]) -> Result<(Arc<Kit>, u32)> {
+        let users = todo.iter().map(|c| c.users).max().unwrap_or(1);
+        let threads = self.args.load_threads.unwrap_or_else(|| attack::threads_for(users, facts::cores()));
+        let accounts = match &self.wanted.account {
+            Some(account) => Accounts::Shared(account.clone()),
+            None => Accounts::Registered {
+                prefix: Manifest::prefix(&record.run_id),
+                key: key::of(self.folder, record.target.stand_in)?,
+            },
+        };
+        let kit = Kit {
+            origin: Arc::clone(&self.origin),
+            sockets: Arc::new(Sockets::default()),
+            input: self.wanted.input.clone(),
+            accounts,
+            logins: Semaphore::new(LOGINS_AT_ONCE),
+            refresh_after: self.args.session_refresh.into(),
+            timeout: Duration::from(self.args.patience),
+            spans: self.spans.clone(),
+            leftovers: (!record.resumed.is_empty()).then(|| format!("springtide {}", record.run_id)),
+        };
+        Ok((Arc::new(kit), threads))
+    }
+
+    /// For workers elsewhere.
+    fn manifest(&self, fleet: &Fleet, record: &RunRecord) -> Result<Manifest> {
+        let account = self.wanted.account.as_ref();
+        let sealed = match &fleet.secret {
+            Some(secret) => {
+                let key = match account {
+                    None => Some(key::of(self.folder, record.target.stand_in)?),
+                    Some(_) => None,
+                };
+                let account = account.map(|a| (a.username.clone(), a.password.clone()));
+                Some(Credentials { account, key }.seal(secret, &record.run_id))
+            }
+            None => {
+                if account.is_none() && !record.target.stand_in {
+                    tracing::warn!(
+                        "whoever reads the plane can work out the passwords of the accounts that this run registers; set SPRINGTIDE_PLANE_SECRET here and for the workers to prevent it"
+                    );
+                }
+                None
+            }
+        };
+        Ok(Manifest {
+            version: record.build.version.clone(),
+            build_hash: facts::build_hash().context("cannot read our own program")?,
+            run_id: record.run_id.clone(),
+            name: self.name.clone(),
+            host: record.host.name.clone(),
+            lease: fleet.lease(),
+            target: self.origin.url().to_owned(),
+            input: self.wanted.input.text(),
+            refresh_after: self.args.session_refresh,
+            username: account.map(|a| a.username.clone()),
+            sealed,
+            plan: record.plan.clone(),
+        })
+    }
 }
 
 /// A name that no other run has: the second it started, and four random letters.

@@ -158,10 +158,9 @@ impl Fleet {
         });
         let opened = opened.await.context("the thread for the plane broke down")?;
         let end = opened.map_err(|e| match e {
-            PlaneError::Held { epoch, .. } => anyhow!(
-                "run {} has another manager that is alive (epoch {epoch})",
-                manifest.run_id
-            ),
+            PlaneError::Held { epoch, .. } => {
+                anyhow!("run {} has another manager that is alive (epoch {epoch})", manifest.run_id)
+            }
             e => anyhow!("--plane: {e}"),
         })?;
         let n = self.asked.expect.count;

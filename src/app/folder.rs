@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use jiff::{Timestamp, tz::TimeZone};
+use serde::Deserialize;
 
 use super::key;
 use crate::record::{FILE, RunRecord};
@@ -30,6 +31,26 @@ pub(super) fn create(out: &Path, label: &str, started: Timestamp) -> Result<Path
         }
     }
     unreachable!("the loop ends only by returning")
+}
+
+/// Where the record of a run is: a folder or a file as it was named, or the folder below `out` of the run
+/// with that id. What is not found is returned as it was named.
+pub(super) fn of_run(named: &Path, out: &Path) -> PathBuf {
+    #[derive(Deserialize)]
+    struct Head {
+        run_id: String,
+    }
+    let is_it = |folder: &PathBuf| {
+        let head = fs::read(folder.join(FILE)).ok().and_then(|b| serde_json::from_slice::<Head>(&b).ok());
+        head.is_some_and(|head| Path::new(&head.run_id) == named)
+    };
+    let below =
+        |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    if named.exists() || named.components().count() != 1 {
+        return named.to_owned();
+    }
+    let days = below(out).filter(|day| !day.is_symlink());
+    days.flat_map(|day| below(&day)).find(is_it).unwrap_or_else(|| named.to_owned())
 }
 
 /// Tries whether the folder of a run can be made, and leaves nothing behind.

@@ -67,8 +67,8 @@ impl Instruments {
     }
 
     /// Shows the run to a Prometheus, when it was asked for.
-    pub(super) fn show(&mut self, run: &RunRecord, workers: u32) -> Option<Arc<Metrics>> {
-        let (metrics, page) = self.metering.show(run, workers)?;
+    pub(super) fn show(&mut self, run: &RunRecord) -> Option<Arc<Metrics>> {
+        let (metrics, page) = self.metering.show(run)?;
         self.page = Some(page);
         Some(metrics)
     }

@@ -41,7 +41,7 @@ impl Metering {
     }
 
     /// Shows a run from now on, as long as the server is kept; `None` when nobody asked for it.
-    pub(super) fn show(&mut self, run: &RunRecord, workers: u32) -> Option<(Arc<Metrics>, Server)> {
+    pub(super) fn show(&mut self, run: &RunRecord) -> Option<(Arc<Metrics>, Server)> {
         let door = self.door.take()?;
         let info = vec![
             ("run_id", run.run_id.clone()),
@@ -52,7 +52,7 @@ impl Metering {
             ("stand_in", run.target.stand_in.to_string()),
             ("seed", run.plan.seed.to_string()),
         ];
-        let metrics = Arc::new(Metrics::new(info, workers));
+        let metrics = Arc::new(Metrics::new(info));
         let server = door.serve(Arc::clone(&metrics));
         tracing::info!("live figures at {}", server.url());
         Some((metrics, server))

@@ -93,6 +93,13 @@ impl Watch {
 
 impl Watcher for Watch {
     fn told(&mut self, event: crew::Event) {
+        if let (Some(live), Some(who)) = (&self.live, &event.who) {
+            match event.what {
+                What::Joined { .. } => live.worker(&who.name, true),
+                What::Left | What::Lost { .. } => live.worker(&who.name, false),
+                _ => {}
+            }
+        }
         let Some(crew) = &mut self.record.crew else { return };
         let who = event.who.as_ref().map_or("plane".to_owned(), |who| format!("worker {who}"));
         let said = format!("{who}: {}", event.what);

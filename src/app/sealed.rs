@@ -48,7 +48,11 @@ impl Credentials {
     /// # Errors
     /// When the secret is another.
     pub(super) fn open(sealed: &str, secret: &str, run_id: &str) -> Result<Self> {
-        let other = || anyhow!("the manager sealed the target's accounts with another secret than ours (SPRINGTIDE_PLANE_SECRET or --plane-secret-file)");
+        let other = || {
+            anyhow!(
+                "the manager sealed the target's accounts with another secret than ours (SPRINGTIDE_PLANE_SECRET or --plane-secret-file)"
+            )
+        };
         let mut bytes = STANDARD.decode(sealed).map_err(|_| other())?;
         if bytes.len() < NONCE_LEN {
             bail!(other());

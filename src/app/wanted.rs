@@ -121,7 +121,8 @@ impl Wanted {
         }
         // Workers have the password themselves, unless it is sealed for them.
         let is_sealed = errand.plane.as_ref().is_none_or(|asked| {
-            asked.plane.plane_secret_file.is_some() || std::env::var(PLANE_SECRET).is_ok_and(|s| !s.is_empty())
+            asked.plane.plane_secret_file.is_some()
+                || std::env::var(PLANE_SECRET).is_ok_and(|s| !s.is_empty())
         });
         let account = account(args, is_sealed)?;
         let seed = args.seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));

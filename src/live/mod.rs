@@ -44,7 +44,7 @@ pub struct Metrics {
 struct State {
     info: Vec<(&'static str, String)>,
     /// Whether each worker is there.
-    workers: BTreeMap<u32, bool>,
+    workers: BTreeMap<String, bool>,
     /// Cells that are over, by scenario.
     closed: BTreeMap<String, Figures>,
     running: Option<Running>,
@@ -63,15 +63,15 @@ struct Running {
 }
 
 impl Metrics {
-    /// Of a run that is told from others by `info` (label and value), with so many workers.
-    pub fn new(info: Vec<(&'static str, String)>, workers: u32) -> Self {
-        let workers = (0..workers).map(|worker| (worker, true)).collect();
+    /// Of a run that is told from others by `info` (label and value).
+    pub fn new(info: Vec<(&'static str, String)>) -> Self {
+        let workers = BTreeMap::new();
         Self { state: Mutex::new(State { info, workers, ..State::default() }), every: EVERY }
     }
 
     /// A worker is there, or is not any more.
-    pub fn worker(&self, number: u32, is_up: bool) {
-        self.state().workers.insert(number, is_up);
+    pub fn worker(&self, name: &str, is_up: bool) {
+        self.state().workers.insert(name.to_owned(), is_up);
     }
 
     /// A cell begins.
@@ -233,7 +233,7 @@ impl State {
         }
         page.family("springtide_worker_up", Kind::Gauge, "1 while a worker is there.");
         for (worker, is_up) in &self.workers {
-            page.number(&[("worker", &worker.to_string())], f64::from(u8::from(*is_up)));
+            page.number(&[("worker", worker)], f64::from(u8::from(*is_up)));
         }
         page.family("springtide_run_info", Kind::Info, "The run.");
         let info: Vec<(&str, &str)> = self.info.iter().map(|(n, v)| (*n, v.as_str())).collect();
@@ -250,7 +250,10 @@ mod tests {
     };
 
     fn metrics() -> Metrics {
-        Metrics { every: Duration::ZERO, ..Metrics::new(vec![("run_id", "r\"1\"\n".into())], 2) }
+        let metrics = Metrics::new(vec![("run_id", "r\"1\"\n".into())]);
+        metrics.worker("a", true);
+        metrics.worker("b", true);
+        Metrics { every: Duration::ZERO, ..metrics }
     }
 
     /// Every counter and count of the page, by its whole name.

@@ -190,6 +190,22 @@ impl Outbox {
         self.queue.grown.notify_waiters();
     }
 
+    /// Puts what is not sent into the file, to be sent another time. Returns how much cannot be kept.
+    pub fn put_by(self) -> usize {
+        self.task.abort();
+        let mut state = self.queue.state();
+        let State { memory, spool } = &mut *state;
+        let Some(spool) = spool else { return memory.len() };
+        while let Some(sent) = memory.front() {
+            if let Err(error) = spool.put(sent) {
+                tracing::warn!("{}: {error}", spool.path.display());
+                break;
+            }
+            memory.pop_front();
+        }
+        memory.len()
+    }
+
     /// Waits until all is sent, no longer than that. Returns how much is not.
     pub async fn drained(&self, within: Duration) -> usize {
         let mut left = self.queue.left.subscribe();
@@ -225,6 +241,23 @@ async fn send<P: Plane>(plane: Arc<P>, log: Log, queue: Arc<Queue>) {
             }
         }
     }
+}
+
+/// Sends what a worker put by, and takes the file away.
+///
+/// # Errors
+/// When the plane does not take it; what it did not take stays.
+pub async fn send_later(plane: &impl Plane, file: &Path) -> Result<usize, PlaneError> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut sent = 0;
+    for line in text.lines() {
+        // A line that was cut off by a crash says nothing.
+        let Ok(report) = serde_json::from_str::<Sent>(line) else { continue };
+        plane.append(&Log::Reports(report.from.name.clone()), &Entry::Sent(Arc::new(report)), None).await?;
+        sent += 1;
+    }
+    let _ = fs::remove_file(file);
+    Ok(sent)
 }
 
 #[cfg(test)]
@@ -270,6 +303,25 @@ mod tests {
         assert_eq!(outbox.drained(Duration::from_secs(60)).await, 0);
         assert_eq!(read(&*plane).await, (0..=50).collect::<Vec<_>>());
         assert!(!spool.exists(), "an empty file is not left behind");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_at_the_end_is_put_by_and_sent_another_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = folder.path().join("w.spool");
+        let plane = Arc::new(Fitful::new(InProcess::new()));
+        plane.is_away(true);
+        let outbox = Outbox::open(plane.clone(), Member { name: "w".into(), epoch: 1 }, Some(&spool));
+        (0..20).for_each(|cell| outbox.put(Report::Merging { cell }));
+        assert_eq!(outbox.drained(Duration::from_secs(1)).await, 20);
+        assert_eq!(outbox.put_by(), 0);
+        assert!(send_later(&*plane, &spool).await.is_err());
+        plane.is_away(false);
+        assert_eq!(send_later(&*plane, &spool).await, Ok(20));
+        let mut there = read(&*plane).await;
+        there.sort_unstable();
+        assert_eq!(there, (0..20).collect::<Vec<_>>());
+        assert!(!spool.exists());
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,7 +59,8 @@ pub struct WorkerEnd<P> {
     member: Member,
     clock: Arc<Clock>,
     permit: Permit,
-    outbox: Outbox,
+    /// `None` once it is closed.
+    outbox: Option<Outbox>,
     words: mpsc::Receiver<Word>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -100,7 +101,7 @@ impl<P: Plane> WorkerEnd<P> {
             };
             tasks.push(tokio::spawn(keeper.keep(sender)));
         }
-        Ok(Self { plane, member, clock, permit, outbox, words, tasks })
+        Ok(Self { plane, member, clock, permit, outbox: Some(outbox), words, tasks })
     }
 
     /// Who it is in this life.
@@ -125,7 +126,9 @@ impl<P: Plane> WorkerEnd<P> {
 
     /// Says something to the manager, now or as soon as the plane takes it.
     pub fn report(&self, report: Report) {
-        self.outbox.put(report);
+        if let Some(outbox) = &self.outbox {
+            outbox.put(report);
+        }
     }
 
     /// The next word. It can be waited for beside other things, and given up, without losing any.
@@ -138,15 +141,19 @@ impl<P: Plane> WorkerEnd<P> {
     }
 
     /// Leaves the run: brings out what is still to be said, for no longer than that, and gives the
-    /// lease back. Returns how many reports were not taken; they are in the spool, if there is one.
-    pub async fn leave(self, within: Duration) -> usize {
+    /// lease back. What was not taken is put by in the spool, if there is one; returns how many reports
+    /// are neither sent nor put by.
+    pub async fn leave(mut self, within: Duration) -> usize {
         for task in &self.tasks {
             task.abort();
         }
-        let left = self.outbox.drained(within).await;
+        let lost = match self.outbox.take() {
+            Some(outbox) if outbox.drained(within).await > 0 => outbox.put_by(),
+            _ => 0,
+        };
         // A lease that cannot be given back runs out.
         let _ = self.plane.release(&self.member).await;
-        left
+        lost
     }
 }
 

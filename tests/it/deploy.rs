@@ -75,7 +75,9 @@ fn setting<'a>(unit: &'a [(String, String)], name: &str) -> Option<&'a str> {
 /// Settings of an environment file; those that are commented out too.
 fn environment(path: &str) -> Env {
     let text = text(path);
-    let set = text.lines().map(|l| l.strip_prefix("#SPRINGTIDE_").map_or(l.to_owned(), |l| format!("SPRINGTIDE_{l}")));
+    let set = text
+        .lines()
+        .map(|l| l.strip_prefix("#SPRINGTIDE_").map_or(l.to_owned(), |l| format!("SPRINGTIDE_{l}")));
     let set = set.filter(|l| !l.is_empty() && !l.starts_with('#'));
     set.map(|l| l.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).unwrap()).collect()
 }
@@ -89,7 +91,10 @@ fn the_services_start_what_there_is() {
         let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
         assert_eq!(args[0], command);
         let mut env = environment(&format!("deploy/systemd/{command}.env.example"));
-        assert_eq!(setting(&unit, "EnvironmentFile"), Some(format!("/etc/springtide/{command}.env").as_str()));
+        assert_eq!(
+            setting(&unit, "EnvironmentFile"),
+            Some(format!("/etc/springtide/{command}.env").as_str())
+        );
         assert!(env["SPRINGTIDE_PLANE"].starts_with(&format!("rediss://springtide-{command}@")));
         // Said in the unit, so not to be said twice.
         for flag in args.iter().filter_map(|a| a.strip_prefix("--")) {
@@ -157,7 +162,12 @@ fn the_guide_names_what_there_is() {
         seen += 1;
     }
     assert!(seen > 0);
-    let files = [guide.as_str(), &text("README.md"), &text("deploy/kubernetes/springtide.yaml"), &text(".dockerignore")];
+    let files = [
+        guide.as_str(),
+        &text("README.md"),
+        &text("deploy/kubernetes/springtide.yaml"),
+        &text(".dockerignore"),
+    ];
     for word in files.iter().flat_map(|t| t.split(|c: char| c.is_whitespace() || "`(),\"".contains(c))) {
         let path = word.trim_start_matches('!').trim_end_matches(['.', ':', ';']);
         if path.starts_with("deploy/") {
@@ -165,7 +175,8 @@ fn the_guide_names_what_there_is() {
         }
     }
     // Those in the first table are named by their folder here.
-    for row in guide.lines().skip_while(|l| !l.starts_with("|---")).skip(1).take_while(|l| l.starts_with('|')) {
+    for row in guide.lines().skip_while(|l| !l.starts_with("|---")).skip(1).take_while(|l| l.starts_with('|'))
+    {
         for path in row.split('`').skip(1).step_by(2) {
             assert!(root().join("deploy").join(path).exists(), "{path}");
         }
@@ -223,7 +234,9 @@ fn the_image_has_what_the_program_is_made_of() {
     let (dockerfile, ignored) = (text("deploy/Dockerfile"), text(".dockerignore"));
     let sent: Vec<&str> = ignored.lines().filter_map(|l| l.strip_prefix('!')).collect();
     let mut copied = BTreeSet::new();
-    for line in dockerfile.lines().filter_map(|l| l.strip_prefix("COPY ")).filter(|l| !l.starts_with("--from")) {
+    for line in
+        dockerfile.lines().filter_map(|l| l.strip_prefix("COPY ")).filter(|l| !l.starts_with("--from"))
+    {
         let words: Vec<&str> = line.split(' ').collect();
         copied.extend(words[..words.len() - 1].iter().copied());
     }
@@ -237,7 +250,9 @@ fn the_image_has_what_the_program_is_made_of() {
         assert!(copied.contains(path), "build.rs: {path}");
     }
     assert!(text("build.rs").contains("SPRINGTIDE_BUILD_REVISION"));
-    for flag in dockerfile.lines().chain(text("deploy/README.md").lines()).filter(|l| l.contains("--build-arg")) {
+    for flag in
+        dockerfile.lines().chain(text("deploy/README.md").lines()).filter(|l| l.contains("--build-arg"))
+    {
         assert!(flag.contains("--build-arg REVISION="), "{flag}");
     }
 }
@@ -256,7 +271,8 @@ fn the_compose_file_fits_together() {
         for mount in strings(&service["volumes"]) {
             assert!(volumes.contains(mount.split(':').next().unwrap()), "{name}: {mount}");
         }
-        let env: Env = pairs(&service["environment"]).map(|(k, v)| (k.to_owned(), string(v).to_owned())).collect();
+        let env: Env =
+            pairs(&service["environment"]).map(|(k, v)| (k.to_owned(), string(v).to_owned())).collect();
         for file in env.values().filter_map(|v| v.strip_prefix("/plane/keys/")) {
             assert!(prepared().contains(file), "{name}: {file}");
         }
@@ -275,7 +291,13 @@ fn the_compose_file_fits_together() {
     commands.sort();
     assert_eq!(commands, ["backend", "manager", "worker", "worker", "worker"]);
     assert_eq!(string(&services["manager"]["environment"]["SPRINGTIDE_EXPECT_WORKERS"]), "3");
-    assert!(root().join("deploy").join(string(&services["manager"]["build"]["context"])).join("Cargo.toml").exists());
+    assert!(
+        root()
+            .join("deploy")
+            .join(string(&services["manager"]["build"]["context"]))
+            .join("Cargo.toml")
+            .exists()
+    );
 }
 
 /// The image's name with this version.
@@ -310,7 +332,9 @@ fn secrets(head: &str) -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn the_manifest_fits_together() {
     let all = yaml("deploy/kubernetes/springtide.yaml");
-    let by_kind = |kind: &str| all.iter().find(|d| d["kind"].as_str() == Some(kind)).unwrap_or_else(|| panic!("{kind}"));
+    let by_kind = |kind: &str| {
+        all.iter().find(|d| d["kind"].as_str() == Some(kind)).unwrap_or_else(|| panic!("{kind}"))
+    };
     let secrets = secrets(&text("deploy/kubernetes/springtide.yaml"));
     for document in all.iter().filter(|d| d["kind"].as_str() != Some("Namespace")) {
         assert_eq!(string(&document["metadata"]["namespace"]), "springtide");
@@ -344,10 +368,14 @@ fn the_manifest_fits_together() {
             .as_vec()
             .into_iter()
             .flatten()
-            .map(|e| (string(&e["name"]).to_owned(), e["value"].as_str().unwrap_or("from-the-pod").to_owned()))
+            .map(|e| {
+                (string(&e["name"]).to_owned(), e["value"].as_str().unwrap_or("from-the-pod").to_owned())
+            })
             .collect();
         let mut files: BTreeSet<String> = env.values().cloned().collect();
-        files.extend(configuration.iter().filter(|_| name == "plane").flat_map(|l| l.split('"')).map(str::to_owned));
+        files.extend(
+            configuration.iter().filter(|_| name == "plane").flat_map(|l| l.split('"')).map(str::to_owned),
+        );
         let mut used = 0;
         for (mount, volume) in &mounts {
             let Some(secret) = volume["secret"]["secretName"].as_str() else { continue };
@@ -382,8 +410,12 @@ fn the_manifest_fits_together() {
     assert_eq!(by_kind("Service")["spec"]["ports"][0]["port"], Yaml::Integer(6380));
     assert!(configuration.contains(&"tls-port 6380".to_owned()));
     let env = &manager["template"]["spec"]["containers"][0]["env"];
-    let expected = env.as_vec().unwrap().iter().find(|e| e["name"].as_str() == Some("SPRINGTIDE_EXPECT_WORKERS"));
-    assert_eq!(expected.unwrap()["value"].as_str(), worker["replicas"].as_i64().map(|n| n.to_string()).as_deref());
+    let expected =
+        env.as_vec().unwrap().iter().find(|e| e["name"].as_str() == Some("SPRINGTIDE_EXPECT_WORKERS"));
+    assert_eq!(
+        expected.unwrap()["value"].as_str(),
+        worker["replicas"].as_i64().map(|n| n.to_string()).as_deref()
+    );
     // A night is tried once, and never beside another.
     assert_eq!(string(&cron["concurrencyPolicy"]), "Forbid");
     assert_eq!(manager["backoffLimit"], Yaml::Integer(0));

@@ -15,8 +15,8 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Signal, kill_process_group};
 use rstest::rstest;
+use rustix::process::{Signal, kill_process_group};
 use springtide::plane::{
     Command as Order, Entry, Log, MANAGER, Place, Plane as _, PlaneError, Report, Sent,
     redis_streams::{After, Door, Lobby, check},
@@ -181,12 +181,22 @@ fn what_the_readme_says_sets_a_plane_up() {
     // What is copied to the workers is there, with a program and an scp that only looks.
     let tools = home.path().join("tools");
     fs::create_dir(&tools).unwrap();
-    for (name, text) in [("springtide", "#!/bin/sh\n"), ("scp", "#!/bin/sh\nls \"$1\" \"$2\" \"$3\" \"$4\"; echo to \"$5\"\n")] {
+    for (name, text) in [
+        ("springtide", "#!/bin/sh\n"),
+        ("scp", "#!/bin/sh\nls \"$1\" \"$2\" \"$3\" \"$4\"; echo to \"$5\"\n"),
+    ] {
         fs::write(tools.join(name), text).unwrap();
         fs::set_permissions(tools.join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
     let copied = works(&shell(&format!("PATH=$PWD/tools:$PATH; {copy}")));
-    for word in ["springtide", "plane/ca.pem", "plane/worker.password", "plane/secret", "to w1.example:", "to w2.example:"] {
+    for word in [
+        "springtide",
+        "plane/ca.pem",
+        "plane/worker.password",
+        "plane/secret",
+        "to w1.example:",
+        "to w2.example:",
+    ] {
         assert!(copied.contains(word), "{word}: {copied}");
     }
 
@@ -213,7 +223,9 @@ fn a_plane_throws_nothing_away_and_is_who_it_says() {
     end(&mut plane.child);
     let home = std::mem::replace(&mut plane.home, tempfile::tempdir().unwrap());
     let again = fs::read_to_string(home.path().join("plane/redis.conf")).unwrap();
-    let again = again.replace("bind 127.0.0.1", "bind * -::*").replace(&format!("tls-port {}", plane.port), "tls-port 6380");
+    let again = again
+        .replace("bind 127.0.0.1", "bind * -::*")
+        .replace(&format!("tls-port {}", plane.port), "tls-port 6380");
     fs::write(home.path().join("plane/redis.conf"), again).unwrap();
     let plane = Plane::start("redis-server plane/redis.conf", home);
     assert_eq!(plane.says("worker", &["GET", "springtide:r:manifest"]), "kept");
@@ -291,7 +303,8 @@ fn each_user_may_do_its_part_and_no_more() {
         let words: Vec<&str> = command.split(' ').collect();
         for (user, may) in [("manager", manager), ("worker", worker)] {
             let said = plane.says(user, &words);
-            let is_refused = said.starts_with("NOPERM") || said.contains("ACL failure") || said.contains("can't");
+            let is_refused =
+                said.starts_with("NOPERM") || said.contains("ACL failure") || said.contains("can't");
             assert_eq!(if is_refused { "-" } else { "+" }, *may, "{user}: {command}: {said}");
             assert!(is_refused || !said.starts_with("ERR"), "{user}: {command}: {said}");
         }
@@ -359,7 +372,10 @@ async fn a_run_goes_through_with_these_users() {
     ] {
         assert!(matches!(&refused, Err(PlaneError::Refused(_))), "{refused:?}");
     }
-    assert_eq!(manager.read(&mut from(&Log::Roll), Duration::ZERO).await.unwrap(), [Entry::Member(me.clone())]);
+    assert_eq!(
+        manager.read(&mut from(&Log::Roll), Duration::ZERO).await.unwrap(),
+        [Entry::Member(me.clone())]
+    );
     let mut places = from(&mine);
     assert_eq!(manager.read(&mut places, Duration::ZERO).await.unwrap(), [report]);
     manager.trim(&places).await.unwrap();

@@ -208,6 +208,21 @@ fn the_flags_of_the_tap_are_those_of_tap() {
 }
 
 #[test]
+fn a_manager_has_the_flags_of_matrix_and_some_of_its_own_and_a_worker_has_others() {
+    let of = |name: &str| -> Vec<Vec<String>> {
+        let command = Cli::command().find_subcommand(name).expect("it is a command").clone();
+        command.get_arguments().map(|a| vec![spelled(a), default(a)]).collect()
+    };
+    let told =
+        |head: &str| -> Vec<Vec<String>> { table(&[head]).into_iter().map(|r| r[..2].to_vec()).collect() };
+    let of_matrix = of("matrix");
+    let (common, own): (Vec<_>, Vec<_>) = of("manager").into_iter().partition(|f| of_matrix.contains(f));
+    assert_eq!(common, of_matrix);
+    assert_eq!(told("manager flag"), own);
+    assert_eq!(told("worker flag"), of("worker"));
+}
+
+#[test]
 fn no_flag_is_made_up() {
     let mut known: BTreeSet<String> = ["release", "path", "help", "version"].map(str::to_owned).into();
     for command in Cli::command().get_subcommands() {
