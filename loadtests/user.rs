@@ -1,5 +1,5 @@
-//! A user: one place in the load with its connection, its account and its session, which last
-//! from cell to cell.
+//! A user: one place in the load with its connection, which lasts from cell to cell, and with the
+//! account and session of its number in the cell. The number may change with the workers that share it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     input::Input,
-    session::{Account, Accounts, Session},
+    session::{Accounts, Login},
 };
 use crate::{
     spans,
@@ -32,9 +32,10 @@ pub struct Kit {
     pub refresh_after: Duration,
     /// A request without a complete answer after this long has failed.
     pub timeout: Duration,
-    /// In a run that is resumed, how the titles of its jobs begin: those that were under way when it
-    /// was interrupted must not go on.
-    pub leftovers: Option<String>,
+    /// How the titles of all jobs of this run begin, before it was resumed and after.
+    pub title: String,
+    /// The most users of any cell of the plan: so many accounts may have jobs.
+    pub most_users: u32,
     /// Where spans of requests are left, when somebody collects them.
     pub spans: Option<spans::Sender>,
 }
@@ -47,12 +48,8 @@ pub struct User {
     slot: u32,
     pub(super) kit: Arc<Kit>,
     pub(super) client: Client,
-    pub(super) account: Option<Account>,
-    /// An account whose registration got no answer: it may be there or not.
-    pub(super) lost_registration: Option<Account>,
-    pub(super) session: Option<Session>,
-    /// Whether it has looked after jobs from before the run was resumed.
-    pub(super) has_tidied: bool,
+    /// The account it is in; `None` before the first cell.
+    pub(super) login: Option<Login>,
     /// Jobs of this cell that were given up and may go on at the target, by id.
     pub(super) given_up: BTreeMap<String, Trace>,
 }
@@ -61,15 +58,16 @@ impl User {
     /// The user of that place on this worker, not logged in yet.
     pub fn new(slot: u32, kit: Arc<Kit>) -> Self {
         let client = Client::new(Arc::clone(&kit.origin), Arc::clone(&kit.sockets), kit.timeout);
-        Self {
-            slot,
-            kit,
-            client,
-            account: None,
-            lost_registration: None,
-            session: None,
-            has_tidied: false,
-            given_up: BTreeMap::new(),
+        Self { slot, kit, client, login: None, given_up: BTreeMap::new() }
+    }
+
+    /// Becomes the user of that number in the next cell. It goes into that user's account, if it is not
+    /// there yet, and leaves session and jobs of a cell that was cut short behind.
+    pub(super) fn become_number(&mut self, number: u32) {
+        self.given_up.clear();
+        let login = Login::of(&self.kit.accounts, number);
+        if self.login.as_ref().is_none_or(|now| now.username() != login.username()) {
+            self.login = Some(login);
         }
     }
 

@@ -63,6 +63,13 @@ pub struct Part {
     pub lost: Option<String>,
 }
 
+impl Part {
+    /// Whose it is.
+    pub fn member(&self) -> Member {
+        Member { name: self.name.clone(), epoch: self.epoch }
+    }
+}
+
 /// The plane that a run was carried out over.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Crew {

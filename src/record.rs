@@ -248,7 +248,8 @@ impl CellRecord {
         let Beside { posts, injection, telemetry, busy } = beside;
         let ledger = Ledger::of(&totals);
         let interval = plan.settings.poll_interval;
-        let findings = finding::of_cell(&totals, &ledger, interval, posts.as_ref(), injection.as_ref());
+        let findings =
+            finding::of_cell(&totals, &ledger, interval, posts.as_ref(), injection.as_ref(), &workers);
         let facts = verdict::Facts {
             cell: &cell,
             totals: &totals,

@@ -119,12 +119,16 @@ fn outcomes(s: &ScenarioSummary) -> String {
     if some.is_empty() { "none ended".into() } else { some.join(", ") }
 }
 
-/// A line a finding, and below it an example where the target is to blame.
+/// A line a finding, and below it an example where the target is to blame, or whom it befell.
 fn findings(run: &RunRecord) -> String {
     let mut out = String::new();
     for f in fold::findings(run) {
         let _ = writeln!(out, "  {}  {}×  {}", f.part, f.count, one_line(&f.kind.to_string()));
-        if let (false, Some(example)) = (f.kind.is_about_us(), f.examples.first()) {
+        if f.kind.is_about_workers() {
+            for example in &f.examples {
+                let _ = writeln!(out, "      {}", cut(&one_line(example)));
+            }
+        } else if let (false, Some(example)) = (f.kind.is_about_us(), f.examples.first()) {
             let _ = writeln!(out, "      such as {}", one_line(example));
         }
     }

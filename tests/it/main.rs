@@ -16,6 +16,8 @@ mod deploy;
 mod deploy_plane;
 /// Faults end to end, through a tap in a process of its own.
 mod faults;
+/// Workers that look for a run, and both ends of the plane, over a real Redis.
+mod lobby;
 /// Runs of the real binary against the built-in stand-in.
 mod local;
 /// The matrix files and the fixtures, held against the disk in both directions.
@@ -24,6 +26,10 @@ mod matrix;
 mod odd;
 /// Spans, as an OTLP endpoint gets them, and endpoints that take none.
 mod otlp;
+/// The plane over a real Redis, held against the one in memory.
+mod plane;
+/// Who is let in on a plane, and which planes are used at all.
+mod plane_entry;
 /// Watched processes and probes, with real Python, py-spy and memray.
 mod profiling;
 /// A real Prometheus beside a run, with the shipped configuration, rules and dashboard.

@@ -8,7 +8,7 @@ mod merge;
 mod metrics;
 mod redis;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeMap, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -19,7 +19,7 @@ use crate::{
     record::{Build, FILE, Host, RedisFacts, RunRecord, Target},
     repetitions::Repetitions,
     report::{Paper, fold},
-    scenario::Scenario,
+    scenario::{Scenario, ScenarioId},
     snapshot::{RequestKey, RequestStats},
     summary::{ScenarioSummary, StageSummary},
     verdict::{Exit, Verdict},
@@ -61,7 +61,7 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
         findings: fold::findings(run)
             .into_iter()
             .map(|f| Finding {
-                scenario: f.scenario.as_str(),
+                scenario: f.scenario.map(ScenarioId::as_str),
                 part: f.part,
                 text: f.kind.to_string(),
                 about_us: f.kind.is_about_us(),
@@ -333,13 +333,14 @@ struct OfPayload {
 
 #[derive(Serialize)]
 struct Finding<'a> {
-    scenario: &'a str,
+    /// `null` for what concerns the run as a whole.
+    scenario: Option<&'a str>,
     part: String,
     text: String,
     about_us: bool,
     count: u64,
     cells: usize,
-    examples: Vec<&'a str>,
+    examples: Vec<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
