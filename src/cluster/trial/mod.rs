@@ -179,7 +179,12 @@ fn judge(spec: &Spec) -> Result<Option<String>, String> {
 
 #[test]
 fn whatever_happens_a_run_is_right_or_says_that_it_is_not() {
-    let config = ProptestConfig { cases: cases(400), failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases: cases(400),
+        failure_persistence: None,
+        max_shrink_iters: 3_000,
+        ..ProptestConfig::default()
+    };
     let mut runner = TestRunner::new(config);
     let judged = runner.run(&spec(), |spec| judge(&spec).map(drop).map_err(TestCaseError::fail));
     if let Err(error) = judged {

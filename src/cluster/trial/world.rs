@@ -502,8 +502,12 @@ pub(super) fn said(sent: &Sent) -> String {
     let what = match &sent.report {
         Report::Hello(_) => "Hello".to_owned(),
         Report::Frame(f) => {
-            let is_final = matches!(f.body, crate::snapshot::FrameBody::Final(_));
-            format!("frame {}{} of cell {}", f.seq, if is_final { ", the final one," } else { "" }, f.cell)
+            format!(
+                "frame {}{} of cell {}",
+                f.seq,
+                if f.is_final() { ", the final one," } else { "" },
+                f.cell
+            )
         }
         other => format!("{other:?}"),
     };
