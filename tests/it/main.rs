@@ -16,6 +16,8 @@ mod deploy;
 mod deploy_plane;
 /// Faults end to end, through a tap in a process of its own.
 mod faults;
+/// A manager and its workers, as processes on a real plane: their shares, their losses, what is refused.
+mod fleet;
 /// Runs of the real binary against the built-in stand-in.
 mod local;
 /// The matrix files and the fixtures, held against the disk in both directions.

@@ -1,4 +1,5 @@
-//! A real redis-server of a test's own: on a free loopback port, without files, gone with its owner.
+//! A real redis-server of a test's own: on a free loopback port, without files unless it is told to
+//! keep an AOF, gone with its owner.
 
 use std::{
     fs,
@@ -32,6 +33,8 @@ pub(crate) struct RedisServer {
     child: Child,
     port: u16,
     lock: Lock,
+    /// What else it is told on its command line.
+    more: Vec<String>,
     home: TempDir,
 }
 
@@ -39,6 +42,11 @@ impl RedisServer {
     /// Starts one that anybody may use.
     pub(crate) fn start() -> Self {
         Self::locked(Lock::Open)
+    }
+
+    /// Starts one that anybody may use and that is told this besides, such as `--appendonly yes`.
+    pub(crate) fn start_told(more: &str) -> Self {
+        Self::set_up(Lock::Open, more.split_whitespace().map(Into::into).collect())
     }
 
     /// Starts one that asks for [`PASSWORD`].
@@ -52,6 +60,10 @@ impl RedisServer {
     }
 
     fn locked(lock: Lock) -> Self {
+        Self::set_up(lock, Vec::new())
+    }
+
+    fn set_up(lock: Lock, more: Vec<String>) -> Self {
         let home = tempfile::tempdir().unwrap();
         if lock == Lock::Tls {
             make_certificates(&home);
@@ -59,9 +71,9 @@ impl RedisServer {
         // The port is free now; if somebody takes it first the server ends, and another is tried.
         let (child, port) = wait_for("a redis-server", WITHIN, || {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            launch(port, lock, &home).map(|child| (child, port))
+            launch(port, lock, &more, &home).map(|child| (child, port))
         });
-        Self { child, port, lock, home }
+        Self { child, port, lock, more, home }
     }
 
     /// The URL, with the password.
@@ -87,10 +99,12 @@ impl RedisServer {
         end(&mut self.child);
     }
 
-    /// Starts it on the same port, empty.
+    /// Starts it on the same port; with what was in its AOF, if it keeps one.
     pub(crate) fn start_again(&mut self) {
         self.stop();
-        self.child = wait_for("the redis-server again", WITHIN, || launch(self.port, self.lock, &self.home));
+        self.child = wait_for("the redis-server again", WITHIN, || {
+            launch(self.port, self.lock, &self.more, &self.home)
+        });
     }
 
     /// A connection to an open one or one with a password.
@@ -120,7 +134,7 @@ impl Drop for RedisServer {
 }
 
 /// `None` when it ended instead of serving.
-fn launch(port: u16, lock: Lock, home: &TempDir) -> Option<Child> {
+fn launch(port: u16, lock: Lock, more: &[String], home: &TempDir) -> Option<Child> {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).arg("--dir").arg(home.path());
     if lock != Lock::Open {
@@ -134,6 +148,8 @@ fn launch(port: u16, lock: Lock, home: &TempDir) -> Option<Child> {
     } else {
         command.arg("--port").arg(port.to_string());
     }
+    // Of what is said twice the last holds.
+    command.args(more);
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let mut child = spawned.expect("redis-server (Debian: redis-server) is installed");
     let answers = wait_for("an answer of redis-server", WITHIN, || {
