@@ -4,6 +4,10 @@
 //! many were in flight at most. Titles of jobs say of which start of which run, which cell and which
 //! user they were, so that every job it ever saw can be accounted for.
 
+mod comings;
+mod losses;
+mod managers;
+mod outages;
 mod shares;
 
 use std::{
@@ -18,13 +22,13 @@ use springtide::{
     record::{CellRecord, RunRecord},
     standin::{JobTruth, Truth},
     timeline::JobState,
-    verdict::{Exit, Verdict},
+    verdict::{Exit, Rule, Verdict},
 };
 
 use crate::{
     backend::{Backend, ask},
     redis_server::RedisServer,
-    support::{Ended, Going, Run, records_below, wait_for},
+    support::{Ended, Going, OF_THE_MACHINE, Run, records_below, wait_for},
 };
 
 /// How long leases last: quick to wait for, and far beyond the pauses of a busy machine.
@@ -61,9 +65,9 @@ impl Fleet {
         Self { plane, backend }
     }
 
-    /// A worker of that name, to be started.
+    /// A worker of that name that knows [`ANN`]'s password, to be started.
     fn worker(&self, name: &str) -> Run {
-        worker_at(&self.plane.url(), name)
+        worker_at(&self.plane.url(), name).env("SPRINGTIDE_PASSWORD", PASSWORD)
     }
 
     /// Workers of these names, started.
@@ -71,9 +75,10 @@ impl Fleet {
         names.map(|name| self.worker(name).start())
     }
 
-    /// A manager of two cells of four users with a job of one task each, to be started.
+    /// A manager of two cells of four users with a job of one task each, who share an account; to be
+    /// started. What the machine does besides makes no cell INVALID, as far as that can be said.
     fn manager(&self) -> Run {
-        Run::of("manager")
+        let run = Run::of("manager")
             .set("plane", self.plane.url())
             .set("plane-lease", format!("{}s", LEASE.as_secs()))
             .set("scenarios", "S6")
@@ -84,9 +89,11 @@ impl Fleet {
             .set("poll-interval", "50ms")
             .set("job-timeout", "60s")
             .set("seed", 7)
+            .set("max-lag", "60s")
+            .set("max-cpu", 100)
             .set("host", &self.backend.url)
-            .flag("register")
-            .within(WHOLE)
+            .within(WHOLE);
+        shared_account(run)
     }
 
     /// A manager that goes on with a run, to be started.
@@ -95,6 +102,8 @@ impl Fleet {
             .set("plane", self.plane.url())
             .set("plane-lease", format!("{}s", LEASE.as_secs()))
             .set("resume", run)
+            .set("username", ANN)
+            .env("SPRINGTIDE_PASSWORD", PASSWORD)
             .within(WHOLE)
     }
 
@@ -126,7 +135,12 @@ fn worker_at(plane: &str, name: &str) -> Run {
 
 /// All users share [`ANN`]'s account; who asks knows the password.
 fn shared_account(run: Run) -> Run {
-    run.without("register").set("username", ANN).env("SPRINGTIDE_PASSWORD", PASSWORD)
+    run.set("username", ANN).env("SPRINGTIDE_PASSWORD", PASSWORD)
+}
+
+/// Each user has an account of its own instead.
+fn registered_accounts(run: Run) -> Run {
+    run.without("username").flag("register")
 }
 
 /// Waits until stderr says that.
@@ -267,7 +281,18 @@ fn ends_true(ended: &Ended, expected: Exit, truth: &Truth) -> RunRecord {
     run
 }
 
-/// The cells that were closed INVALID for want of frames, made again or not.
-fn invalid(run: &RunRecord) -> Vec<&CellRecord> {
-    run.cells.iter().filter(|c| c.verdict == Verdict::Invalid).collect()
+/// Asserts that a cell was closed for that reason.
+#[track_caller]
+fn was_lost(cell: &CellRecord, why: &str) {
+    assert_eq!(cell.verdict, Verdict::Invalid, "{:?}", cell.cell);
+    let frames = cell.checks.iter().find(|c| c.rule == Rule::FramesComplete).unwrap();
+    assert!(frames.verdict == Verdict::Invalid && frames.evidence.contains(why), "{frames:?}");
+}
+
+/// The rules that made cells INVALID, whether these were made again or not, but for what the machine may
+/// have done; with the number of the cell.
+fn invalid(run: &RunRecord) -> Vec<(u32, Rule, &str)> {
+    let checks = run.cells.iter().flat_map(|c| c.checks.iter().map(|check| (c.cell.index, check)));
+    let checks = checks.filter(|(_, c)| c.verdict == Verdict::Invalid && !OF_THE_MACHINE.contains(&c.rule));
+    checks.map(|(cell, c)| (cell, c.rule, &*c.evidence)).collect()
 }

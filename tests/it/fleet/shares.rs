@@ -2,7 +2,7 @@
 
 use springtide::{crew::What, verdict::Exit};
 
-use super::{ANN, Fleet, PASSWORD, are_sent_home, ends_true, shared_account, shares, whom};
+use super::{ANN, Fleet, PASSWORD, are_sent_home, ends_true, registered_accounts, shares, whom, worker_at};
 use crate::{
     redis_server::RedisServer,
     support::{Run, shared},
@@ -24,10 +24,10 @@ enum Accounts {
 impl Accounts {
     fn manager(self, run: Run) -> Run {
         match self {
-            Self::Registered => run,
-            Self::RegisteredSealed => run.env("SPRINGTIDE_PLANE_SECRET", SECRET),
-            Self::SharedWithPassword => shared_account(run),
-            Self::SharedSealed => shared_account(run).env("SPRINGTIDE_PLANE_SECRET", SECRET),
+            Self::Registered => registered_accounts(run),
+            Self::RegisteredSealed => registered_accounts(run).env("SPRINGTIDE_PLANE_SECRET", SECRET),
+            Self::SharedWithPassword => run,
+            Self::SharedSealed => run.env("SPRINGTIDE_PLANE_SECRET", SECRET),
         }
     }
 
@@ -71,7 +71,7 @@ fn everything(plane: &RedisServer) -> String {
 fn s6_with_three(accounts: Accounts) {
     let _shared = shared();
     let fleet = Fleet::start("--standin-task-time 100ms");
-    let workers = ["a", "b", "c"].map(|name| accounts.worker(fleet.worker(name)).start());
+    let workers = ["a", "b", "c"].map(|name| accounts.worker(worker_at(&fleet.plane.url(), name)).start());
     let manager = accounts.manager(fleet.manager());
     let manager = manager.set("users", 10).set("tasks", 2).set("expect-workers", 3).start();
     let folder = manager.home().to_owned();
