@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help test check bench run redis plane clean tools
+.PHONY: help test check bench bench-plane run redis plane clean tools
 
 # What is needed beside Rust, as command=package of Debian. A C compiler, because two crates
 # bring C code and Rust links with it; Chromium, because the tests look at report.html in it; Redis
@@ -16,7 +16,7 @@ PYTHON := $(or $(CARGO_TARGET_DIR),target)/python
 
 ## help: list the targets (the default)
 help:
-	@sed -n 's/^## \([a-z]*\): \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+	@sed -n 's/^## \([a-z-]*\): \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
 		| while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 
 ## test: install what the tests need (Debian, as root), then run all tests
@@ -34,6 +34,11 @@ check: tools $(PYTHON)/ready
 bench:
 	cargo bench --bench budgets
 	cargo bench --bench tap
+
+## bench-plane: measure the plane with a thousand workers
+bench-plane: TOOLS := redis-server=redis-server
+bench-plane: tools
+	cargo bench --bench plane
 
 ## run: ten users of scenario S6 against the built-in stand-in; more flags go into ARGS
 run:

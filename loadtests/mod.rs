@@ -1,7 +1,8 @@
 //! What users do: the flows, one file each, and beside them the matrix files that say how many
 //! users do it how often.
 //!
-//! A user lives as long as the run. For each cell it opens a session (`session`), meets the others
+//! A user lives as long as the run. For each cell it opens a session (`session`), looks after jobs that
+//! an earlier cell has left (`tidy`), meets the others
 //! at the barrier, carries its jobs through `job`: `submit` → `poll` → `fetch`, `cancel` for what
 //! it gives up, and at the end of the cell helps to `settle`. To add a flow, write a file like
 //! `fetch.rs`, say what it sends with an `Endpoint`, and call it from `job` or [`take_part`].
@@ -15,6 +16,7 @@ mod poll;
 pub mod session;
 mod settle;
 mod submit;
+mod tidy;
 mod turn;
 pub mod user;
 
@@ -31,16 +33,22 @@ use crate::{
 use turn::Turn;
 pub use user::{Kit, User};
 
-/// One user's part in one cell, from opening its session to settling.
+/// One user's part in one cell, from opening its session to settling. One that the share has no place
+/// for only looks after the account that its worker's users share.
 pub async fn take_part(user: &mut User, run: &CellRun, recorder: &Arc<Recorder>) {
     let number = run.share.first_user + user.slot();
+    user.become_number(number);
+    let stands_by = user.slot() >= run.share.users;
     let mut turn = Turn::new(user, run, recorder, number);
-    if run.flow == Flow::Jobs
-        && let Err(why) = turn.open_session().await
-    {
-        run.fail(why);
-    } else if run.flow == Flow::Jobs {
-        settle::tidy(&mut turn).await;
+    if run.flow == Flow::Jobs && (!stands_by || turn.shares_account()) {
+        match turn.open_session().await {
+            Ok(()) if run.tidy => tidy::tidy(&mut turn).await,
+            Ok(()) => {}
+            Err(why) => run.fail(why),
+        }
+    }
+    if stands_by {
+        return;
     }
     run.start.arrive();
     let t0 = tokio::select! {

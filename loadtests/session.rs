@@ -9,7 +9,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::turn::{Problem, Turn};
+use super::turn::{Problem, Turn, said};
 use crate::{
     scenario::hex,
     target::{Answer, Endpoint, decode, http::Exchange},
@@ -38,11 +38,13 @@ impl fmt::Debug for Account {
 pub enum Accounts {
     /// All use this one, each with a session of its own.
     Shared(Account),
-    /// Each registers one, named `<prefix>-<slot>`.
+    /// Each user of a cell has one of its own, named `<prefix>-<number>` and registered by whoever has
+    /// that number first.
     Registered {
-        /// Unique for each run and worker.
+        /// Unique for each run, and the same on all its workers.
         prefix: String,
-        /// Secret that the passwords are made of; a run that is resumed has the same again.
+        /// Secret that the passwords are made of, the same on all workers; a run that is resumed has
+        /// it again.
         key: String,
     },
 }
@@ -93,20 +95,89 @@ impl Session {
 }
 
 /// The account of a user: nobody knows its password without the key.
-fn registered(prefix: &str, key: &str, slot: u32) -> Account {
-    let username = format!("{prefix}-{slot}");
+fn registered(prefix: &str, key: &str, number: u32) -> Account {
+    let username = format!("{prefix}-{number}");
     let digest = Sha256::new().chain_update(key).chain_update(&username).finalize();
     Account { password: hex(&digest[..16]), username }
 }
 
+/// An account as a user holds it, with its session.
+#[derive(Debug)]
+pub(super) struct Login {
+    account: Account,
+    presence: Presence,
+    session: Option<Session>,
+}
+
+/// Whether the target has an account.
+#[derive(Debug)]
+enum Presence {
+    /// We have not asked.
+    Unknown,
+    /// It would not make it, and said this. If it has it, our password opens it.
+    Claimed(String),
+    /// It has.
+    Known,
+}
+
+impl Login {
+    /// The account of the user of that number in a cell, without a session.
+    pub(super) fn of(accounts: &Accounts, number: u32) -> Self {
+        let (account, presence) = match accounts {
+            Accounts::Shared(account) => (account.clone(), Presence::Known),
+            Accounts::Registered { prefix, key } => (registered(prefix, key, number), Presence::Unknown),
+        };
+        Self { account, presence, session: None }
+    }
+
+    /// Whose it is.
+    pub(super) fn username(&self) -> &str {
+        &self.account.username
+    }
+
+    /// The `Cookie` header for a request.
+    pub(super) fn cookie_for(&self, endpoint: Endpoint) -> Option<HeaderValue> {
+        self.session.as_ref().and_then(|s| s.cookie_for(endpoint))
+    }
+
+    /// Whether it has a session.
+    pub(super) fn is_open(&self) -> bool {
+        self.session.is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn opens(&mut self) {
+        self.session = Some(Session::new(BTreeMap::new()));
+    }
+}
+
 impl Turn<'_> {
-    /// Makes sure that the user has a session. A few users at a time do this.
+    /// Whether all users of the worker use one account.
+    pub(super) fn shares_account(&self) -> bool {
+        matches!(self.user.kit.accounts, Accounts::Shared(_))
+    }
+
+    /// Makes sure that the user has a session, in an account that is made where there is none. A few
+    /// users at a time do this.
     ///
     /// # Errors
     /// Why there is none after several tries; a sentence for the run's end.
     pub(super) async fn open_session(&mut self) -> Result<(), String> {
-        if self.user.session.is_some() {
-            return Ok(());
+        self.open(true).await.map(drop)
+    }
+
+    /// Opens a session in an account that may never have been made, and makes none. Returns whether
+    /// there is one; that the target refuses it is an answer, and no failed request.
+    ///
+    /// # Errors
+    /// Why it is not known after several tries.
+    pub(super) async fn look_in(&mut self) -> Result<bool, String> {
+        self.open(false).await
+    }
+
+    async fn open(&mut self, make: bool) -> Result<bool, String> {
+        if self.user.login.as_ref().is_some_and(Login::is_open) {
+            return Ok(true);
         }
         let kit = std::sync::Arc::clone(&self.user.kit);
         let mut problem = String::new();
@@ -119,13 +190,13 @@ impl Turn<'_> {
                 () = self.run.stop.cancelled() => break,
                 permit = kit.logins.acquire() => permit,
             };
-            let opened = match self.ensure_account().await {
-                Ok(()) => self.log_in().await,
-                Err(problem) => Err(problem),
+            let opened = match make {
+                true => self.log_in_for_the_first_time().await.map(|()| true),
+                false => self.log_in_if_there().await,
             };
             drop(permit);
             match opened {
-                Ok(()) => return Ok(()),
+                Ok(there) => return Ok(there),
                 // The target said no: asking again will not change its mind.
                 Err(p) if matches!(p.status, Some(400..=407 | 409..=428 | 430..=499)) => {
                     return Err(refusal(&p));
@@ -139,55 +210,83 @@ impl Turn<'_> {
         Err(problem)
     }
 
-    async fn ensure_account(&mut self) -> Result<(), Problem> {
-        use super::session::Accounts::{Registered, Shared};
-        if self.user.account.is_some() {
-            return Ok(());
-        }
-        let before = self.user.lost_registration.take();
-        let again = before.is_some() || self.user.kit.leftovers.is_some();
-        let account = match (&self.user.kit.accounts, before) {
-            (Shared(account), _) => account.clone(),
-            (Registered { .. }, Some(account)) => account,
-            (Registered { prefix, key }, None) => registered(prefix, key, self.user.slot()),
-        };
-        if matches!(self.user.kit.accounts, Registered { .. }) {
-            match self.call(Endpoint::Register, "", credentials(&account), 201, |_| Ok(())).await {
-                Ok(_) => {}
-                // Its name is ours alone: a try before this one made it, or the run before it was resumed.
-                Err(Problem { status: Some(403), .. }) if again => {}
-                Err(problem) => {
-                    self.user.lost_registration = Some(account);
-                    return Err(problem);
-                }
+    /// Makes the account, unless the target has it, and logs in.
+    async fn log_in_for_the_first_time(&mut self) -> Result<(), Problem> {
+        self.make_account().await?;
+        self.log_in().await.map_err(|problem| match self.user.login.as_ref().map(|l| &l.presence) {
+            Some(Presence::Claimed(said)) if matches!(problem.status, Some(401 | 403)) => {
+                Problem { what: format!("registering: {said}, logging in: {}", problem.what), ..problem }
             }
+            _ => problem,
+        })
+    }
+
+    /// Makes the account, where it is not known to be there. It may be: a try whose answer was lost
+    /// has made it, the run before it was resumed, or another worker, whose user had this number in
+    /// an earlier cell. Its name is ours alone, so that a 403 is no failed request; whether it means
+    /// that the account is there shows when its password opens it or not.
+    async fn make_account(&mut self) -> Result<(), Problem> {
+        let Some(Login { account, presence: Presence::Unknown, .. }) = &self.user.login else {
+            return Ok(());
+        };
+        let read = |answer: &Answer| match answer.status {
+            201 => Ok(Presence::Known),
+            403 => Ok(Presence::Claimed(said(answer))),
+            _ => Err(said(answer)),
+        };
+        let (presence, _) = self.ask(Endpoint::Register, "", credentials(account), read).await?;
+        if let Some(login) = &mut self.user.login {
+            login.presence = presence;
         }
-        self.user.account = Some(account);
         Ok(())
     }
 
     async fn log_in(&mut self) -> Result<(), Problem> {
-        let Some(account) = &self.user.account else {
+        let read = |answer: &Answer| if answer.status == 202 { cookies(answer) } else { Err(said(answer)) };
+        let cookies = self.ask_for_session(read).await?;
+        self.has_session(cookies);
+        Ok(())
+    }
+
+    async fn log_in_if_there(&mut self) -> Result<bool, Problem> {
+        let read = |answer: &Answer| match answer.status {
+            202 => cookies(answer).map(Some),
+            401 | 403 => Ok(None),
+            _ => Err(said(answer)),
+        };
+        let cookies = self.ask_for_session(read).await?;
+        let is_there = cookies.is_some();
+        cookies.into_iter().for_each(|cookies| self.has_session(cookies));
+        Ok(is_there)
+    }
+
+    async fn ask_for_session<T>(
+        &mut self,
+        read: impl FnOnce(&Answer) -> Result<T, String>,
+    ) -> Result<T, Problem> {
+        let Some(login) = &mut self.user.login else {
             return Err(Problem { status: None, what: "no account".into() });
         };
-        let body = credentials(account);
-        self.user.session = None;
-        let read = |answer: &Answer| {
-            let cookies = decode::cookies(&answer.headers);
-            if cookies.is_empty() { Err("login without a cookie".to_owned()) } else { Ok(cookies) }
-        };
-        let (cookies, _) = self.call(Endpoint::Login, "", body, 202, read).await?;
-        self.user.session = Some(Session::new(cookies));
-        Ok(())
+        login.session = None;
+        let body = credentials(&login.account);
+        self.ask(Endpoint::Login, "", body, read).await.map(|(read, _)| read)
+    }
+
+    fn has_session(&mut self, cookies: BTreeMap<String, String>) {
+        if let Some(login) = &mut self.user.login {
+            (login.presence, login.session) = (Presence::Known, Some(Session::new(cookies)));
+        }
     }
 
     /// Renews the session when it is due; a refusal is mended by the next call's re-login.
     async fn keep_session(&mut self) {
         let due = self.user.kit.refresh_after;
-        if self.user.session.as_ref().is_some_and(|s| s.opened.elapsed() >= due) {
+        let session = self.user.login.as_ref().and_then(|l| l.session.as_ref());
+        if session.is_some_and(|s| s.opened.elapsed() >= due) {
             let read = |answer: &Answer| Ok(decode::cookies(&answer.headers));
             let renewed = self.call(Endpoint::Refresh, "", Bytes::new(), 200, read).await;
-            if let (Ok((cookies, _)), Some(session)) = (renewed, &mut self.user.session) {
+            let session = self.user.login.as_mut().and_then(|l| l.session.as_mut());
+            if let (Ok((cookies, _)), Some(session)) = (renewed, session) {
                 session.renew(cookies);
             }
         }
@@ -223,6 +322,11 @@ impl Turn<'_> {
             other => other,
         }
     }
+}
+
+fn cookies(answer: &Answer) -> Result<BTreeMap<String, String>, String> {
+    let cookies = decode::cookies(&answer.headers);
+    if cookies.is_empty() { Err("login without a cookie".into()) } else { Ok(cookies) }
 }
 
 fn credentials(account: &Account) -> Bytes {

@@ -3,14 +3,13 @@
 //!
 //! It happens when no user measures any more, so that it disturbs no figure.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
     cancel,
-    session::Accounts,
     turn::{Problem, Turn},
 };
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
 };
 
 /// How long canceled jobs may take to become terminal.
-const QUIET_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const QUIET_WITHIN: Duration = Duration::from_secs(10);
 /// Jobs a page.
 const PAGE: u64 = 100;
 /// A page of the list that cannot be read is asked for this often.
@@ -36,20 +35,14 @@ const FOREIGN_PAGES: u32 = 2;
 pub(super) async fn settle(turn: &mut Turn<'_>) {
     let mut view = TargetView::default();
     let given_up = std::mem::take(&mut turn.user.given_up);
-    let deadline = Instant::now() + QUIET_WITHIN;
-    for (id, trace) in given_up {
-        turn.trace = Some(trace);
-        if let Some(state) = still_going(turn, &id, deadline).await {
-            view.unfinished.insert(id, state);
-        }
-    }
-    turn.trace = None;
-    let shared = matches!(turn.user.kit.accounts, Accounts::Shared(_));
-    if !shared || turn.user.slot() == 0 {
+    wait_for(turn, given_up, Instant::now() + QUIET_WITHIN, &mut view.unfinished).await;
+    if !turn.shares_account() || turn.user.slot() == 0 {
         match read_list(turn, &mut view).await {
             Ok(()) => {
                 view.accounts_read += 1;
-                quiet_the_rest(turn, &mut view).await;
+                let deadline = Instant::now() + QUIET_WITHIN;
+                let canceled = cancel_open(turn, &view).await;
+                wait_for(turn, canceled, deadline, &mut view.unfinished).await;
             }
             Err(problem) => {
                 view.errors.insert(problem.what);
@@ -59,44 +52,41 @@ pub(super) async fn settle(turn: &mut Turn<'_>) {
     turn.recorder.target(view);
 }
 
-/// Quiets jobs that were under way when the run was interrupted, before it goes on. Of users who
-/// share an account only the first does that.
-pub(super) async fn tidy(turn: &mut Turn<'_>) {
-    let Some(title) = turn.user.kit.leftovers.clone() else { return };
-    let shared = matches!(turn.user.kit.accounts, Accounts::Shared(_));
-    if std::mem::replace(&mut turn.user.has_tidied, true) || (shared && turn.user.slot() > 0) {
-        return;
-    }
-    let mut view = TargetView::default();
-    if let Err(problem) = read_list_of(turn, &mut view, &title, &title).await {
-        tracing::warn!("jobs from before the interruption may go on: {}", problem.what);
-        return;
-    }
-    quiet_the_rest(turn, &mut view).await;
-    for (id, state) in view.unfinished {
-        tracing::warn!("job {id} from before the interruption goes on: {state}");
-    }
-}
-
-/// Jobs that the list has without an end, such as ghosts, whose ids no user knows: they must not
-/// go on beside the next cell either.
-async fn quiet_the_rest(turn: &mut Turn<'_>, view: &mut TargetView) {
-    let deadline = Instant::now() + QUIET_WITHIN;
-    let open = view.listed.iter().filter(|(_, row)| row.end_time.is_none());
-    let open: Vec<(String, String)> = open.map(|(id, row)| (id.clone(), row.title.clone())).collect();
-    for (id, title) in open {
-        turn.trace = Some(Trace::of(&title).taken_up_by(turn.run.share.worker));
-        // A FAILED or CANCELED job has no end time either, and what gives no state can be given none.
-        let state = still_going(turn, &id, Instant::now()).await.and_then(|s| JobState::parse(&s));
-        if state.is_none() || view.unfinished.contains_key(&id) {
+/// Cancels jobs that the list has without an end, such as ghosts, whose ids no user knows: they must
+/// not go on beside the next cell. Returns those that are to be waited for.
+pub(super) async fn cancel_open(turn: &mut Turn<'_>, view: &TargetView) -> BTreeMap<String, Trace> {
+    let mut canceled = BTreeMap::new();
+    for (id, row) in &view.listed {
+        if row.end_time.is_some() {
             continue;
         }
-        if let Cancel::TooLate(_) = cancel::cancel(turn, &id).await {
+        turn.trace = Some(Trace::of(&row.title).taken_up_by(turn.run.share.worker));
+        // A FAILED or CANCELED job has no end time either, and what gives no state can be given none.
+        let state = still_going(turn, id, Instant::now()).await.and_then(|s| JobState::parse(&s));
+        if state.is_none() || view.unfinished.contains_key(id) {
+            continue;
+        }
+        if let Cancel::TooLate(_) = cancel::cancel(turn, id).await {
             // It ended meanwhile, or is UNKNOWN: a row without tasks, which does nothing.
             continue;
         }
+        canceled.extend(turn.trace.take().map(|trace| (id.clone(), trace)));
+    }
+    turn.trace = None;
+    canceled
+}
+
+/// Waits until jobs are terminal, and notes those that are not in time.
+pub(super) async fn wait_for(
+    turn: &mut Turn<'_>,
+    jobs: BTreeMap<String, Trace>,
+    deadline: Instant,
+    unfinished: &mut BTreeMap<String, String>,
+) {
+    for (id, trace) in jobs {
+        turn.trace = Some(trace);
         if let Some(state) = still_going(turn, &id, deadline).await {
-            view.unfinished.insert(id, state);
+            unfinished.insert(id, state);
         }
     }
     turn.trace = None;
@@ -135,7 +125,7 @@ async fn read_list(turn: &mut Turn<'_>, view: &mut TargetView) -> Result<(), Pro
 }
 
 /// Reads the list until jobs with titles of the run end, and keeps those with titles of the cell.
-async fn read_list_of(
+pub(super) async fn read_list_of(
     turn: &mut Turn<'_>,
     view: &mut TargetView,
     run_tag: &str,

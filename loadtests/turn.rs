@@ -48,11 +48,18 @@ fn given_up(asked: Instant) -> HttpError {
     HttpError { kind: HttpErrorKind::TimedOut, exchange }
 }
 
+/// What the target said instead of what was asked for.
+pub(super) fn said(answer: &Answer) -> String {
+    format!("{} {}", answer.status, decode::message(&answer.body))
+}
+
 /// A user, the cell it takes part in, and its account of time.
 pub(super) struct Turn<'a> {
     pub(super) user: &'a mut User,
     pub(super) run: &'a CellRun,
     pub(super) recorder: &'a Arc<Recorder>,
+    /// The user's number in the cell.
+    pub(super) number: u32,
     pub(super) phase: Phase,
     /// The job that is being carried through or settled; what is sent about it is of its trace.
     pub(super) trace: Option<Trace>,
@@ -78,6 +85,7 @@ impl<'a> Turn<'a> {
             user,
             run,
             recorder,
+            number,
             phase: Phase::Setup,
             trace: None,
             spans,
@@ -146,10 +154,22 @@ impl<'a> Turn<'a> {
         expected: u16,
         read: impl FnOnce(&Answer) -> Result<T, String>,
     ) -> Result<(T, Exchange), Problem> {
+        let read = |answer: &Answer| if answer.status == expected { read(answer) } else { Err(said(answer)) };
+        self.ask(endpoint, query, body, read).await
+    }
+
+    /// The same where `read` has a say on the status, too.
+    pub(super) async fn ask<T>(
+        &mut self,
+        endpoint: Endpoint,
+        query: &str,
+        body: Bytes,
+        read: impl FnOnce(&Answer) -> Result<T, String>,
+    ) -> Result<(T, Exchange), Problem> {
         let path = endpoint.path();
         let path_and_query =
             if query.is_empty() { Cow::Borrowed(path) } else { Cow::Owned(format!("{path}?{query}")) };
-        let cookie = self.user.session.as_ref().and_then(|s| s.cookie_for(endpoint));
+        let cookie = self.user.login.as_ref().and_then(|l| l.cookie_for(endpoint));
         let trace = self.trace.as_mut().filter(|_| endpoint.is_of_job());
         let span = trace.map(|trace| (trace.id(), trace.request()));
         let recorded = self.spans.is_some();
@@ -164,20 +184,16 @@ impl<'a> Turn<'a> {
             safe: endpoint.is_safe(),
         };
         let asked = Instant::now();
+        // Whatever a submit has waited for, be it another user or a stopped process to go on.
+        let run = self.run;
+        let may_go = move || endpoint != Endpoint::Submit || run.may_submit();
         let answered = tokio::select! {
             biased;
-            answered = self.user.client.call(&call) => answered,
+            answered = self.user.client.call_if(&call, &may_go) => answered,
             () = grace_after(&self.run.stop) => Err(given_up(asked)),
         };
         let (exchange, status, body_bytes, result) = match &answered {
-            Ok(answer) => {
-                let result = if answer.status == expected {
-                    read(answer)
-                } else {
-                    Err(format!("{} {}", answer.status, decode::message(&answer.body)))
-                };
-                (answer.exchange, Some(answer.status), answer.body.len() as u64, result)
-            }
+            Ok(answer) => (answer.exchange, Some(answer.status), answer.body.len() as u64, read(answer)),
             Err(error) => (error.exchange, None, 0, Err(error.kind.to_string())),
         };
         self.in_flight += (exchange.done - exchange.sent).into();

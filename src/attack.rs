@@ -101,7 +101,7 @@ impl Driver for Attack {
     }
 
     async fn drive(&self, run: Arc<CellRun>) {
-        let through = Arc::new(Gate::new(run.share.users));
+        let through = Arc::new(Gate::new(run.hands()));
         for (lane, recorder) in self.lanes.iter().zip(&run.recorders) {
             let (run, recorder) = (Arc::clone(&run), Arc::clone(recorder));
             lane.orders.send_replace(Order::Take(Part { run, recorder, through: Arc::clone(&through) }));
@@ -204,7 +204,7 @@ where
 /// A user's life: cell after cell until there are no more.
 async fn live(mut user: User, mut orders: watch::Receiver<Order>) {
     while let Some(part) = next(&mut orders).await {
-        if user.slot() >= part.run.share.users {
+        if user.slot() >= part.run.hands() {
             continue;
         }
         // Said even if the part is cut short by a panic, so that nobody waits for it for ever.

@@ -7,8 +7,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    machine::{Build, Host},
     micros::Micros,
-    record::{Build, Host},
     snapshot::Health,
 };
 
@@ -61,6 +61,13 @@ pub struct Part {
     pub health: Health,
     /// Why it did not stay to the end.
     pub lost: Option<String>,
+}
+
+impl Part {
+    /// Whose it is.
+    pub fn member(&self) -> Member {
+        Member { name: self.name.clone(), epoch: self.epoch }
+    }
 }
 
 /// The plane that a run was carried out over.
@@ -163,6 +170,7 @@ impl fmt::Display for What {
             Self::Refused { why } => write!(f, "refused: {why}"),
             Self::Left => f.write_str("left"),
             Self::Lost { why } => write!(f, "lost: {why}"),
+            Self::LateFrames { frames: 1 } => f.write_str("a late frame, kept apart"),
             Self::LateFrames { frames } => write!(f, "{frames} late frames, kept apart"),
             Self::Cut { why } => write!(f, "cut off: {why}"),
             Self::Back => f.write_str("back"),

@@ -9,6 +9,7 @@
 pub mod estimate;
 pub mod fault;
 pub mod histogram;
+pub mod machine;
 pub mod micros;
 pub mod moment;
 pub mod post;

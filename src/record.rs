@@ -11,6 +11,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use crate::machine::{Build, Host};
 use crate::{
     crew::{Crew, Part},
     finding::{self, Finding},
@@ -78,36 +79,6 @@ pub struct RunRecord {
     pub verdict: Option<Verdict>,
     /// Why the run stopped before its plan was done.
     pub stopped: Option<String>,
-}
-
-/// The program that measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Build {
-    /// springtide's version.
-    pub version: String,
-    /// Git revision it was built from, `-dirty` when changed; `unknown` outside a checkout.
-    pub revision: String,
-    /// `release` or `debug`.
-    pub profile: String,
-    /// Goose's version.
-    pub goose: String,
-}
-
-/// The machine that measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Host {
-    /// Its name.
-    pub name: String,
-    /// CPU model.
-    pub cpu: String,
-    /// Cores it may use.
-    pub cores: u32,
-    /// Memory in bytes.
-    pub memory: u64,
-    /// Kernel release.
-    pub kernel: String,
-    /// Open files allowed.
-    pub open_files: u64,
 }
 
 /// The system under test.
@@ -248,7 +219,8 @@ impl CellRecord {
         let Beside { posts, injection, telemetry, busy } = beside;
         let ledger = Ledger::of(&totals);
         let interval = plan.settings.poll_interval;
-        let findings = finding::of_cell(&totals, &ledger, interval, posts.as_ref(), injection.as_ref());
+        let findings =
+            finding::of_cell(&totals, &ledger, interval, posts.as_ref(), injection.as_ref(), &workers);
         let facts = verdict::Facts {
             cell: &cell,
             totals: &totals,

@@ -99,9 +99,15 @@ impl Recorder {
         let _ = self.t0.set((t0, unix));
     }
 
-    /// A moment in Unix microseconds, as far from T0 as its offset is; zero before the start.
+    /// A moment in Unix microseconds: as far from T0 as its offset is, so by the clock that T0 was
+    /// given on; by this host's own before that was known.
     pub fn unix(&self, at: Instant) -> u64 {
-        self.t0.get().map_or(0, |(_, unix)| unix + self.offset(at).0)
+        let micros = |d: Duration| Micros::from(d).0;
+        match self.t0.get() {
+            Some((t0, unix)) if at >= *t0 => unix + micros(at - *t0),
+            Some((t0, unix)) => unix.saturating_sub(micros(*t0 - at)),
+            None => unix_micros().saturating_sub(micros(at.elapsed())),
+        }
     }
 
     /// The offset of a moment from T0; zero for earlier ones and before the start.
@@ -149,11 +155,10 @@ impl Recorder {
                 name: s.endpoint.path().to_owned(),
                 error: error.to_owned(),
             };
-            let now = unix_micros();
-            let stats =
-                book.totals.errors.entry(key).or_insert(ErrorStats { count: 0, first: now, last: now });
-            stats.count += 1;
-            stats.last = now;
+            // Not this host's clock: those of two hosts may be seconds apart.
+            let at = self.unix(s.exchange.done);
+            let one = ErrorStats { count: 1, first: at, last: at };
+            book.totals.errors.entry(key).and_modify(|all| all.merge(&one)).or_insert(one);
         }
     }
 
@@ -291,6 +296,32 @@ mod tests {
         assert_eq!((second.ok.count(), second.failed.count()), (1, 1));
         assert_eq!(totals.errors.values().next().unwrap().count, 1);
         assert_eq!(recorder.take(), Totals::default(), "taken is taken");
+    }
+
+    #[test]
+    fn an_error_is_dated_by_the_clock_that_t0_was_given_on() {
+        let recorder = Recorder::default();
+        let failed = |phase, at: Instant| {
+            let exchange =
+                Exchange { sent: at, first_byte: at, done: at, sent_bytes: 0, wire_bytes: 0, connects: 0 };
+            let (endpoint, error) = (Endpoint::Poll, Some("boom"));
+            recorder.request(&Sample { phase, endpoint, exchange, status: None, body_bytes: 0, error });
+        };
+        let dated = || {
+            let errors = recorder.take().errors;
+            errors.into_iter().map(|(key, e)| (key.phase, e.first, e.last)).collect::<Vec<_>>()
+        };
+        let began = Instant::now();
+        failed(Phase::Setup, began);
+        let setup = dated();
+        assert!(unix_micros().abs_diff(setup[0].1) < 60_000_000, "{setup:?}");
+        // The plane's clock is an hour ahead of ours; a moment before T0 is on it, too.
+        let t0 = began + Duration::from_secs(5);
+        recorder.start(t0, 3_600_000_000);
+        failed(Phase::Load, t0 + Duration::from_secs(2));
+        failed(Phase::Load, t0 + Duration::from_secs(1));
+        assert_eq!(dated(), [(Phase::Load, 3_601_000_000, 3_602_000_000)]);
+        assert_eq!(recorder.unix(t0 - Duration::from_secs(1)), 3_599_000_000);
     }
 
     #[test]

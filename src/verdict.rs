@@ -8,6 +8,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 mod tap;
+mod workers;
+
+pub use workers::{START_WITHIN, worst_cpu, worst_lag, worst_start};
 
 use crate::{
     crew::Part,
@@ -63,14 +66,16 @@ pub enum Rule {
     Reconciled,
     /// Nothing of ours goes on at the target.
     Quiet,
-    /// Planned waits end in time.
+    /// Planned waits end in time, on every worker.
     SchedulingLag,
-    /// The load threads had CPU to spare.
+    /// The load threads had CPU to spare, on every worker.
     GeneratorCpu,
     /// Little's law: users = throughput × (response time + waits).
     LittlesLaw,
     /// Every frame of every worker arrived and the deltas are the totals.
     FramesComplete,
+    /// The users of all workers began at one moment, as far as the clocks can tell.
+    StartTogether,
     /// The target was idle when the cell began and had nothing else to do in it, as far as its queues
     /// and its workers' posts tell.
     Idle,
@@ -99,6 +104,7 @@ impl Rule {
             Self::GeneratorCpu => "generator: CPU to spare",
             Self::LittlesLaw => "generator: Little's law holds",
             Self::FramesComplete => "every frame of every worker arrived",
+            Self::StartTogether => "every worker started at the same moment",
             Self::Idle => "the target had nothing else to do",
             Self::TapComplete => "the tap saw every post",
             Self::FaultProven => "the fault showed, and only while it should",
@@ -159,7 +165,6 @@ pub fn of_cell(facts: &Facts<'_>, limits: &Limits) -> Vec<Check> {
     let count = |f: fn(&Kind) -> bool| findings.iter().filter(|x| f(&x.kind)).map(|x| x.count).sum::<u64>();
     let differ = count(|k| matches!(k, Kind::ResultsDiffer));
     let loud = count(|k| matches!(k, Kind::NotQuiet));
-    let lag = health.lag.quantile(0.99);
     let (fetched, ended) = (ledger.count("fetched"), ledger.ended());
     let mut checks = vec![
         Check::new(
@@ -190,23 +195,8 @@ pub fn of_cell(facts: &Facts<'_>, limits: &Limits) -> Vec<Check> {
             },
         ),
         Check::new(Rule::Quiet, loud == 0, Invalid, format!("{loud} jobs go on after the cell")),
-        Check::new(
-            Rule::SchedulingLag,
-            lag <= limits.lag_p99,
-            Invalid,
-            format!(
-                "p99 {lag}, most {}, limit {}, n={}",
-                health.lag.max(),
-                limits.lag_p99,
-                health.lag.count()
-            ),
-        ),
-        Check::new(
-            Rule::GeneratorCpu,
-            health.cpu_share() <= limits.cpu,
-            Invalid,
-            format!("{:.1} % of its cores, limit {:.0} %", health.cpu_share() * 100.0, limits.cpu * 100.0),
-        ),
+        workers::waits_end_in_time(facts, limits),
+        workers::cpu_to_spare(facts, limits),
         Check::new(
             Rule::LittlesLaw,
             health.unaccounted() <= limits.little,
@@ -225,6 +215,7 @@ pub fn of_cell(facts: &Facts<'_>, limits: &Limits) -> Vec<Check> {
             frames.unwrap_or("deltas equal totals").into(),
         ),
     ];
+    checks.extend(workers::began_together(facts));
     let others = facts.posts.and_then(tap::others);
     checks.extend(
         facts.busy.map(str::to_owned).or(others).map(|why| Check::new(Rule::Idle, false, Invalid, why)),

@@ -57,7 +57,8 @@ fn drive(url: &str, users: u32, settings: Settings, flow: Flow) -> Result<Totals
         logins: Semaphore::new(LOGINS_AT_ONCE),
         refresh_after: Duration::from_secs(480),
         timeout: Duration::from_secs(30),
-        leftovers: None,
+        title: "springtide bench".into(),
+        most_users: users,
         spans: None,
     });
     let attack = Attack::launch(users, 1, &kit)?;

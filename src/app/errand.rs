@@ -347,7 +347,8 @@ impl Means<'_> {
             refresh_after: self.args.session_refresh.into(),
             timeout: Duration::from(self.args.patience),
             spans: self.spans.clone(),
-            leftovers: (!record.resumed.is_empty()).then(|| format!("springtide {}", record.run_id)),
+            title: format!("springtide {}", record.run_id),
+            most_users: record.plan.cells.iter().map(|c| c.users).max().unwrap_or(1),
         };
         Ok((Arc::new(kit), threads))
     }

@@ -297,7 +297,8 @@ impl Standing {
             refresh_after: manifest.refresh_after.into(),
             timeout: patience,
             spans: exporter.map(Exporter::sender),
-            leftovers: None,
+            title: format!("springtide {}", manifest.run_id),
+            most_users: users,
         });
         Attack::launch(users, threads, &kit).context("cannot start the load")
     }

@@ -8,4 +8,6 @@ pub mod manager;
 pub mod members;
 mod received;
 pub mod rig;
+#[cfg(test)]
+mod trial;
 pub mod worker;

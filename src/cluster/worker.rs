@@ -151,7 +151,8 @@ impl<P: Plane, D: Driver> Worker<P, D> {
                         run.fail("the load broke down".into());
                     }
                 }
-                () = run.start.full(), if !at.said_ready => {
+                // Who stands by is ready when it has looked after what its account has left over.
+                () = run.start.full(), if !at.said_ready && (driven || run.share.users > 0) => {
                     at.said_ready = true;
                     self.say_ready(&at);
                 }

@@ -161,6 +161,12 @@ impl CellRun {
         !self.stop.is_cancelled()
     }
 
+    /// How many users take part: those of the share. When there is something to look after, the first
+    /// of a worker that stands by does, too: nobody else may have its account.
+    pub fn hands(&self) -> u32 {
+        if self.tidy && self.flow == Flow::Jobs { self.share.users.max(1) } else { self.share.users }
+    }
+
     /// The title of a job, unique in all runs.
     pub fn title(&self, key: JobKey) -> String {
         format!("{} u{:04} j{:04}", self.tag, key.user, key.nth)

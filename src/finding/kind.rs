@@ -99,14 +99,43 @@ pub enum Kind {
         /// The state.
         state: JobState,
     },
+    /// A worker did not stay to the end of a cell.
+    WorkerLost {
+        /// Its name; of many, the first few.
+        worker: String,
+    },
+    /// Workers that the run lost, in a cell or between two.
+    WorkersLost,
+    /// Workers that came and were sent away.
+    WorkersRefused,
+    /// Frames of workers that were not counted on any more.
+    LateFrames,
+    /// The manager was cut off from the plane.
+    CutOff,
 }
 
 impl Kind {
     /// Whether it speaks of how we looked and not of the target.
     pub fn is_about_us(&self) -> bool {
+        self.is_about_workers()
+            || matches!(
+                self,
+                Self::PollTooCoarse { .. }
+                    | Self::SkippedState { .. }
+                    | Self::ForeignPosts
+                    | Self::FaultDeviates
+            )
+    }
+
+    /// Whether it speaks of who made the load.
+    pub fn is_about_workers(&self) -> bool {
         matches!(
             self,
-            Self::PollTooCoarse { .. } | Self::SkippedState { .. } | Self::ForeignPosts | Self::FaultDeviates
+            Self::WorkerLost { .. }
+                | Self::WorkersLost
+                | Self::WorkersRefused
+                | Self::LateFrames
+                | Self::CutOff
         )
     }
 
@@ -182,6 +211,15 @@ impl fmt::Display for Kind {
             Self::SkippedState { state } => {
                 write!(f, "{state} was shorter than the poll interval and not seen")
             }
+            Self::WorkerLost { worker } => {
+                write!(f, "lost before the end of a cell, which is INVALID for it: worker {worker}")
+            }
+            Self::WorkersLost => f.write_str("workers lost"),
+            Self::WorkersRefused => f.write_str("workers sent away"),
+            Self::LateFrames => f.write_str(
+                "frames of workers that were not counted on any more: kept apart, in no figure",
+            ),
+            Self::CutOff => f.write_str("cut off from the plane: every worker stopped, and joined anew"),
         }
     }
 }

@@ -4,14 +4,17 @@
 
 mod kind;
 mod posts;
+mod workers;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use kind::Kind;
+pub use workers::of_crew;
 
 use crate::{
+    crew::Part,
     injection::Injection,
     ledger::Ledger,
     micros::Micros,
@@ -41,6 +44,7 @@ pub fn of_cell(
     poll_interval: Micros,
     posts: Option<&CellPosts>,
     injection: Option<&Injection>,
+    workers: &[Part],
 ) -> Vec<Finding> {
     let mut found = Notes::default();
     // What a tap tells exactly needs no sharper polling.
@@ -79,7 +83,8 @@ pub fn of_cell(
     }
     let deviations: Vec<String> = injection.map(|i| i.deviations.clone()).unwrap_or_default();
     found.put(Kind::FaultDeviates, deviations.len() as u64, deviations);
-    found.0.into_iter().map(|(kind, (count, examples))| Finding { kind, count, examples }).collect()
+    workers::of_parts(workers, &mut found);
+    found.findings()
 }
 
 fn of_job(job: &Job, totals: &Totals, found: &mut Notes) {
@@ -154,6 +159,10 @@ impl Notes {
             self.0.insert(kind, (count, examples));
         }
     }
+
+    fn findings(self) -> Vec<Finding> {
+        self.0.into_iter().map(|(kind, (count, examples))| Finding { kind, count, examples }).collect()
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +186,7 @@ mod tests {
             totals.target.listed.insert(id, Listed { title: job.title.clone(), end_time });
             totals.jobs.insert(JobKey { user, nth: 0 }, job);
         }
-        let findings = of_cell(&totals, &Ledger::of(&totals), Micros(500_000), None, None);
+        let findings = of_cell(&totals, &Ledger::of(&totals), Micros(500_000), None, None, &[]);
         findings.into_iter().map(|f| (f.kind, f.count)).collect()
     }
 

@@ -92,7 +92,7 @@ mod tests {
             simulations: (1..).zip(simulations.iter().cloned()).collect(),
             ..CellPosts::default()
         };
-        let findings = of_cell(&totals, &Ledger::of(&totals), Micros(1), Some(&posts), None);
+        let findings = of_cell(&totals, &Ledger::of(&totals), Micros(1), Some(&posts), None, &[]);
         findings.into_iter().map(|f| (f.kind, f.count)).filter(|(k, _)| *k != Kind::VanishedJob).collect()
     }
 

@@ -5,7 +5,9 @@ use crate::{
     plan::{Accounts, Plan},
     record::{Build, Host},
     report::{
-        Paper, figure,
+        Paper,
+        crew::Workers,
+        figure,
         figure::NONE,
         table::{Cell, Table, code},
     },
@@ -58,6 +60,15 @@ pub(crate) fn facts(paper: &Paper<'_>) -> Table {
         (None, true) => fact("target's Redis", "looked at, version not known".into()),
         (None, false) => fact("target's Redis", "not looked at".into()),
     }
+    if let Some(workers) = Workers::of(run) {
+        let plane = workers.crew;
+        let text = format!(
+            "{}, Redis {}, run id {}, lease {}",
+            plane.plane, plane.version, plane.run_id, plane.lease
+        );
+        fact("plane", text.into());
+        fact("workers", workers.said().into());
+    }
     for (name, revision) in &run.revisions {
         fact(&format!("revision of {name}"), code(revision));
     }
@@ -102,7 +113,8 @@ pub(crate) fn facts(paper: &Paper<'_>) -> Table {
     let cells = format!("{} of {} measured", run.measured().count(), plan.measured().count());
     fact("cells", cells.into());
     fact("springtide", program(&run.build).into());
-    fact("generator's host", machine(&run.host).into());
+    let whose = if run.crew.is_some() { "manager's host" } else { "generator's host" };
+    fact(whose, machine(&run.host).into());
     for again in &run.resumed {
         let mut text = format!("{}, after {} cells", again.at, again.cells);
         if again.build != run.build {

@@ -7,7 +7,9 @@ use crate::{
     payload::PayloadKind,
     relation::Subject,
     report::{
-        Paper, criteria,
+        Paper,
+        crew::Workers,
+        crew_tables, criteria,
         domains::Domain,
         environment, fault_tables, html_matrix, html_scenario, matrix_tables, relations,
         svg::scatter,
@@ -124,6 +126,14 @@ fn sections(paper: &Paper<'_>) -> Vec<Section> {
         all.extend([overview, Section::new("criteria", "Exit criteria", &tables), validity, findings, plan]);
     } else {
         all.extend([validity, findings, plan, overview]);
+    }
+    let workers = crew_tables::all(paper.run);
+    if !workers.is_empty() {
+        let at = all.iter().position(|s| s.id == "plan").map_or(all.len(), |plan| plan + 1);
+        let mut section = Section::new("workers", "Workers", &workers);
+        let said = Workers::of(paper.run).map(|w| w.said()).unwrap_or_default();
+        section.body.insert_str(0, &format!("<p>{}.</p>\n", escape(&said)));
+        all.insert(at, section);
     }
     let resilience = fault_tables::all(paper);
     if !resilience.is_empty() {
@@ -262,6 +272,7 @@ mod tests {
             sample::mixed(),
             sample::faults(),
             sample::matrix(2),
+            sample::crew(),
         ] {
             let html = page(&Paper::of(&run));
             for id in ["validity", "findings", "plan", "scenarios", "telemetry", "payloads", "observer"] {
@@ -273,13 +284,18 @@ mod tests {
             }
             let has_faults = run.plan.scenarios.iter().any(|s| s.fault != FaultMode::None);
             assert_eq!(html.contains("<section id=\"resilience\""), has_faults);
+            assert_eq!(html.contains("<section id=\"workers\""), run.crew.is_some());
         }
     }
 
     #[test]
     fn every_way_leads_somewhere() {
-        for (run, has_ways) in [(sample::matrix(2), true), (sample::faults(), true), (sample::good(), false)]
-        {
+        for (run, has_ways) in [
+            (sample::matrix(2), true),
+            (sample::faults(), true),
+            (sample::good(), false),
+            (sample::crew(), false),
+        ] {
             let html = page(&Paper::of(&run));
             assert_eq!(html.contains("<nav class=\"ways\""), has_ways);
             let ids: Vec<&str> =
@@ -301,8 +317,9 @@ mod tests {
 
     #[test]
     fn every_tag_is_closed() {
-        let html =
-            [sample::mixed(), sample::faults(), sample::matrix(2)].map(|run| page(&Paper::of(&run))).concat();
+        let html = [sample::mixed(), sample::faults(), sample::matrix(2), sample::crew()]
+            .map(|run| page(&Paper::of(&run)))
+            .concat();
         for tag in [
             "section", "table", "figure", "svg", "details", "div", "tr", "td", "th", "ul", "li", "text",
             "title",

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use crate::{
     report::{
         Paper,
+        crew::Workers,
+        crew_tables,
         domains::Domain,
         environment, fault_tables, matrix_tables, relations, scenario_tables,
         table::escape_markdown,
@@ -34,6 +36,7 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
         section(&mut out, "Figures for the decision record", [matrix_tables::decision(paper)]);
     }
     section(&mut out, "Environment", [environment::facts(paper)]);
+    workers(&mut out, paper);
     section(
         &mut out,
         "Scenarios",
@@ -70,6 +73,14 @@ pub(super) fn summary(paper: &Paper<'_>) -> String {
     out.truncate(out.trim_end().len());
     out.push('\n');
     out
+}
+
+/// Who made the load, where it was more than this process.
+fn workers(out: &mut String, paper: &Paper<'_>) {
+    let Some(workers) = Workers::of(paper.run) else { return };
+    let _ = writeln!(out, "## Workers\n\n{}.\n", workers.said());
+    out.extend(crew_tables::troubles(paper.run, &workers).map(|t| t.markdown()));
+    out.push_str("Each worker has a row in report.html, and one for each cell in timings/workers.csv.\n\n");
 }
 
 /// Each scenario's stages by every source, and how these agree.
@@ -150,6 +161,12 @@ mod tests {
     #[test]
     fn a_run_with_faults_reads_so() {
         let run = sample::faults();
+        insta::assert_snapshot!(summary(&Paper::of(&run)));
+    }
+
+    #[test]
+    fn a_run_with_workers_reads_so() {
+        let run = sample::crew();
         insta::assert_snapshot!(summary(&Paper::of(&run)));
     }
 

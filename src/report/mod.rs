@@ -4,6 +4,8 @@
 //! [`estimate`](crate::estimate), so a figure is the same in every format; nothing here measures
 //! or judges. To add a format: a variant of [`Format`], a file, and what the compiler then asks for.
 
+mod crew;
+mod crew_tables;
 mod criteria;
 mod domains;
 mod environment;
@@ -40,6 +42,7 @@ mod target_tables;
 pub mod terminal;
 #[cfg(test)]
 mod trial;
+mod workers;
 
 use std::{
     fs,
@@ -155,11 +158,13 @@ pub enum Format {
     Resilience,
     /// `redis/<ID>_redis.csv`: one row a second, for scenarios whose Redis was sampled.
     Redis,
+    /// `timings/workers.csv`: one row a cell and worker, for runs over a plane.
+    Workers,
 }
 
 impl Format {
     /// Every format, those that take longest first.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Jobs,
         Self::Payloads,
         Self::Html,
@@ -172,11 +177,12 @@ impl Format {
         Self::IntervalLog,
         Self::Resilience,
         Self::Redis,
+        Self::Workers,
     ];
 
     /// Whether there is one of it a scenario, or one a run.
     pub fn is_per_scenario(self) -> bool {
-        !matches!(self, Self::Html | Self::Markdown)
+        !matches!(self, Self::Html | Self::Markdown | Self::Workers)
     }
 
     /// Whether a scenario of a run has it: there is no resilience without a fault.
@@ -188,11 +194,17 @@ impl Format {
         }
     }
 
+    /// Whether a run has it, of those there is one a run of.
+    fn is_of_run(self, run: &RunRecord) -> bool {
+        self != Self::Workers || run.crew.is_some()
+    }
+
     /// Where it stands in the run's folder; `id` matters only where there is one a scenario.
     pub fn path(self, id: &str) -> PathBuf {
         PathBuf::from(match self {
             Self::Html => "report.html".into(),
             Self::Markdown => "summary.md".into(),
+            Self::Workers => "timings/workers.csv".into(),
             Self::Jobs => format!("timings/{id}_jobs.csv"),
             Self::Stages => format!("timings/{id}_stages.csv"),
             Self::LocustStats => format!("timings/{id}_stats.csv"),
@@ -225,6 +237,7 @@ impl File<'_> {
         let run = paper.run;
         match self {
             Self::OfRun(Format::Markdown) => markdown::summary(paper).into_bytes(),
+            Self::OfRun(Format::Workers) => workers::csv(run),
             Self::OfRun(_) => html::page(paper).into_bytes(),
             Self::OfScenario(format, s) => match format {
                 Format::Jobs => jobs::csv(run, s),
@@ -237,7 +250,7 @@ impl File<'_> {
                 Format::IntervalLog => hlog::log(run, s),
                 Format::Resilience => resilience::csv(run, s),
                 Format::Redis => redis::csv(run, s),
-                Format::Html | Format::Markdown => Vec::new(),
+                Format::Html | Format::Markdown | Format::Workers => Vec::new(),
             },
         }
     }
@@ -249,7 +262,7 @@ fn drawings<'a>(paper: &'a Paper<'_>) -> Vec<File<'a>> {
         if format.is_per_scenario() {
             let its = paper.scenarios.iter().filter(|s| format.is_of(paper.run, s));
             all.extend(its.map(|s| File::OfScenario(format, s)));
-        } else {
+        } else if format.is_of_run(paper.run) {
             all.push(File::OfRun(format));
         }
     }
@@ -373,6 +386,37 @@ mod tests {
     }
 
     #[test]
+    fn workers_are_written_where_there_was_a_plane() {
+        let has = |run| Paper::of(&run).files().contains(&PathBuf::from("timings/workers.csv"));
+        assert!(has(sample::crew()) && !has(sample::mixed()));
+    }
+
+    /// A run that lost a worker and went on is PASS, and tells of the loss wherever it is read.
+    #[test]
+    fn a_loss_is_seen_in_every_format() {
+        let run = sample::crew();
+        let paper = Paper::of(&run);
+        let exit = Exit::of(run.all_checks());
+        assert_eq!((paper.verdict(), exit), (Verdict::Pass, Exit::Pass));
+        let json = json::summary(&paper, exit);
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&value["workers"]["lost"], &value["workers"]["refused"]), (&1.into(), &1.into()));
+        for text in [html::page(&paper), markdown::summary(&paper), terminal::table(&paper), json] {
+            for said in [
+                "workers lost",
+                "load-b (epoch 3) in S6 #2: its lease ran out",
+                "workers sent away",
+                "load-d (epoch 5): another build",
+                "6 of load-b (epoch 3)",
+                "cut off from the plane",
+                "back after 3.40 s",
+            ] {
+                assert!(text.contains(said), "{said}: {text:.3000}");
+            }
+        }
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_written_is_an_error_with_its_path() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("timings"), "in the way").unwrap();
@@ -382,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_run_that_went_through_its_file_is_drawn_alike() {
-        for run in [sample::mixed(), sample::faults(), sample::matrix(1)] {
+        for run in [sample::mixed(), sample::faults(), sample::matrix(1), sample::crew()] {
             let text = serde_json::to_string(&run).unwrap();
             let again: RunRecord = serde_json::from_str(&text).unwrap();
             let (paper, twin) = (Paper::of(&run), Paper::of(&again));
@@ -402,6 +446,7 @@ mod tests {
             sample::faults(),
             sample::scraped_run(),
             sample::matrix(3),
+            sample::crew(),
         ] {
             let paper = Paper::of(&run);
             let html = html::page(&paper);

@@ -266,5 +266,8 @@ pub(crate) fn health(run: &RunRecord, s: &ScenarioSummary) -> Table {
         t.row(row("all that count".into(), &s.health));
     }
     t.note("Lag: how late planned waits ended. Unaccounted: Little's law, the share of the users' time that neither requests nor waits nor checking results explain; the generator's own work.");
+    if run.crew.is_some() {
+        t.note("All workers of a cell together; each is in timings/workers.csv, and the worst of them in the validity checklist.");
+    }
     t
 }

@@ -23,6 +23,13 @@ pub(super) fn push_field(out: &mut Vec<u8>, field: &str) {
     }
 }
 
+/// Text from outside as a field that no spreadsheet takes for a formula: with an apostrophe before
+/// what would begin one.
+pub(super) fn inert(text: &str) -> String {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if is_formula { format!("'{text}") } else { text.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,7 +53,8 @@ pub(crate) fn findings(paper: &Paper<'_>) -> Table {
             f.kind.to_string().into(),
             about.into(),
             num(f.count),
-            num(format!("{} of {}", f.cells, f.of_cells)),
+            // What befell workers between two cells is in none.
+            num(if f.cells == 0 { NONE.into() } else { format!("{} of {}", f.cells, f.of_cells) }),
             if f.examples.is_empty() { NONE.into() } else { code(f.examples.join(", ")) },
         ]);
     }

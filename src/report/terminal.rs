@@ -7,6 +7,7 @@ use crate::{
     record::RunRecord,
     report::{
         Paper,
+        crew::Workers,
         criteria::{self, Criterion},
         fault_tables, fold, matrix_tables, merge_tables, redis_tables,
         scenario_tables::stages,
@@ -27,6 +28,9 @@ pub fn table(paper: &Paper<'_>) -> String {
     let _ = writeln!(out, "run {} on {}", run.run_id, one_line(&run.target.url));
     if run.target.stand_in {
         let _ = writeln!(out, "*** {STAND_IN}: {STAND_IN_MEANS} ***");
+    }
+    if let Some(workers) = Workers::of(run) {
+        let _ = writeln!(out, "workers: {}; plane {}", workers.said(), one_line(&workers.crew.plane));
     }
     if criteria::all(paper).is_empty() {
         paper.parts().for_each(|s| scenario(&mut out, s));
@@ -119,12 +123,16 @@ fn outcomes(s: &ScenarioSummary) -> String {
     if some.is_empty() { "none ended".into() } else { some.join(", ") }
 }
 
-/// A line a finding, and below it an example where the target is to blame.
+/// A line a finding, and below it an example where the target is to blame, or whom it befell.
 fn findings(run: &RunRecord) -> String {
     let mut out = String::new();
     for f in fold::findings(run) {
         let _ = writeln!(out, "  {}  {}×  {}", f.part, f.count, one_line(&f.kind.to_string()));
-        if let (false, Some(example)) = (f.kind.is_about_us(), f.examples.first()) {
+        if f.kind.is_about_workers() {
+            for example in &f.examples {
+                let _ = writeln!(out, "      {}", cut(&one_line(example)));
+            }
+        } else if let (false, Some(example)) = (f.kind.is_about_us(), f.examples.first()) {
             let _ = writeln!(out, "      such as {}", one_line(example));
         }
     }
@@ -201,6 +209,11 @@ mod tests {
     #[test]
     fn faults_read_so() {
         insta::assert_snapshot!(table(&Paper::of(&sample::faults())));
+    }
+
+    #[test]
+    fn workers_read_so() {
+        insta::assert_snapshot!(table(&Paper::of(&sample::crew())));
     }
 
     #[test]

@@ -121,6 +121,9 @@ pub enum HttpErrorKind {
     /// No complete answer in time.
     #[error("timed out")]
     TimedOut,
+    /// When it could be sent, it was not to be any more.
+    #[error("not sent: the cell is given up")]
+    Withheld,
 }
 
 /// One user's way to the target: at most one connection, opened when needed and kept while the
@@ -184,6 +187,19 @@ impl Client {
     /// When there is no complete answer; the connection is then dropped. The error carries the
     /// times and sizes up to that point.
     pub async fn call(&mut self, call: &Call<'_>) -> Result<Answer, HttpError> {
+        self.call_if(call, &|| true).await
+    }
+
+    /// The same for a call that is sent only if it still may be at the last moment, when there is a
+    /// connection.
+    ///
+    /// # Errors
+    /// Also when it may not.
+    pub async fn call_if(
+        &mut self,
+        call: &Call<'_>,
+        may_go: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Answer, HttpError> {
         let now = Instant::now();
         let deadline = now + self.timeout;
         let mut exchange =
@@ -193,7 +209,7 @@ impl Client {
             self.connection = None;
         }
         let mut alarm = self.alarm.take().unwrap_or_else(|| Box::pin(sleep_until(deadline)));
-        let attempt = until(deadline, &mut alarm, self.attempt(call, &mut exchange)).await;
+        let attempt = until(deadline, &mut alarm, self.attempt(call, may_go, &mut exchange)).await;
         self.alarm = Some(alarm);
         self.busy = false;
         if let (None, Some(connection)) = (&attempt, &self.connection) {
@@ -219,6 +235,7 @@ impl Client {
     async fn attempt(
         &mut self,
         call: &Call<'_>,
+        may_go: &(dyn Fn() -> bool + Sync),
         exchange: &mut Exchange,
     ) -> Result<(hyper::http::response::Parts, Bytes), HttpErrorKind> {
         if let Some(connection) = &mut self.connection
@@ -232,6 +249,9 @@ impl Client {
                 exchange.connects += 1;
                 // In a box of its own, as it is large and rarely needed.
                 self.connection = Some(Box::pin(self.connect()).await?);
+            }
+            if !may_go() {
+                return Err(HttpErrorKind::Withheld);
             }
             let connection = self.connection.as_mut().expect("just connected");
             let meter = &connection.meter;
@@ -469,6 +489,18 @@ mod tests {
         let error = get(&mut client).await.unwrap_err();
         assert_eq!(error.kind.to_string(), "connect: connection refused");
         assert_eq!(error.exchange.connects, 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_may_go_no_more_when_it_is_connected_is_not_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = Origin::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        let mut client = Client::new(Arc::new(origin), Arc::default(), Duration::from_secs(2));
+        let error = client.call_if(&a(Method::POST), &|| false).await.unwrap_err();
+        assert_eq!((error.kind, error.exchange.sent_bytes), (HttpErrorKind::Withheld, 0));
+        assert_eq!(error.exchange.connects, 1, "it is asked at the last moment");
+        let (mut socket, _) = listener.accept().await.unwrap();
+        assert_eq!(socket.read(&mut [0; 16]).await.unwrap(), 0, "nothing, and then the end");
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ const TABLE: [(&str, &[&str]); 7] = [
             "estimate",
             "fault",
             "histogram",
+            "machine",
             "micros",
             "moment",
             "post",

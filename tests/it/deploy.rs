@@ -101,7 +101,15 @@ fn the_services_start_what_there_is() {
             let twin = format!("SPRINGTIDE_{}", flag.replace('-', "_").to_uppercase());
             assert!(env.remove(&twin).is_none(), "{twin}");
         }
-        typed(&args, &env);
+        let filled = args.iter().map(|a| {
+            let a = a
+                .replace("%H", "w1.example")
+                .replace("%S/", "/var/lib/")
+                .replace("%d/", "/run/credentials/u/");
+            assert!(!a.contains('%'), "{a}");
+            a
+        });
+        typed(&filled.collect::<Vec<_>>(), &env);
         // Every credential that is used is loaded, and the other way round.
         let used: BTreeSet<&str> = args.iter().filter_map(|a| a.strip_prefix("%d/")).collect();
         let loaded: BTreeSet<&str> = unit

@@ -2,6 +2,7 @@
 //! lets in, and what each may do there. And `make plane`.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::{
@@ -10,11 +11,16 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use rstest::rstest;
 use rustix::process::{Signal, kill_process_group};
+use springtide::plane::{
+    Command as Order, Entry, Log, MANAGER, Place, Plane as _, PlaneError, Report, Sent,
+    redis_streams::{After, Door, Lobby, check},
+};
 use tempfile::TempDir;
 
 use crate::support::{end, pid_of, wait_for};
@@ -281,7 +287,6 @@ const RIGHTS: &[(&str, &str, &str)] = &[
     ("CONFIG GET maxmemory", "-", "-"),
     ("CONFIG SET maxmemory-policy allkeys-lru", "-", "-"),
     ("ACL LIST", "-", "-"),
-    ("DEBUG SLEEP 0", "-", "-"),
     ("MONITOR", "-", "-"),
     ("CLIENT KILL TYPE normal", "-", "-"),
     ("SHUTDOWN NOSAVE", "-", "-"),
@@ -315,6 +320,70 @@ fn each_user_may_do_its_part_and_no_more() {
     // No plain text.
     let plain = run(Command::new("redis-cli").args(["-p", &plane.port.to_string(), "PING"]));
     assert!(!String::from_utf8_lossy(&plain.stdout).contains("PONG"));
+}
+
+/// The rights are those that the plane needs, tried by itself, and over its own TLS.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_goes_through_with_these_users() {
+    let plane = Plane::named(&["localhost"]);
+    let door = |user: &str, host: &str| {
+        let url = format!("rediss://springtide-{user}@{host}:{}/0", plane.port);
+        let password = fs::read_to_string(plane.file(&format!("{user}.password"))).unwrap();
+        Door::new(&url, Some(password.trim().to_owned()), Some(&plane.file("ca.pem"))).unwrap()
+    };
+    for user in ["manager", "worker"] {
+        let facts = check(&door(user, "localhost"), false, None).await.unwrap();
+        assert!(!facts.run_id.is_empty());
+    }
+    let said = check(&door("worker", "127.0.0.1"), false, None).await.unwrap_err().to_string();
+    assert!(said.contains("TLS failed"), "{said}");
+
+    let ttl = Duration::from_secs(20);
+    let manager = Lobby::at(&door("manager", "localhost")).open_run("r", "what it is").await.unwrap();
+    let lease = manager.take(MANAGER, ttl).await.unwrap();
+    manager.announce().await.unwrap();
+    let order = Entry::Command(Order::End);
+    manager.append(&Log::Commands, &order, Some(&lease)).await.unwrap();
+
+    let lobby = Lobby::at(&door("worker", "localhost"));
+    let offer = lobby.next_run(&After::Nothing).await.unwrap();
+    assert_eq!(offer.run, "r");
+    let worker = lobby.of_run("r").await.unwrap();
+    let me = worker.take("w1", ttl).await.unwrap();
+    worker.append(&Log::Roll, &Entry::Member(me.clone()), None).await.unwrap();
+    let report = Entry::Sent(Arc::new(Sent { from: me.clone(), report: Report::Leaving }));
+    let mine = Log::Reports("w1".into());
+    worker.append(&mine, &report, Some(&me)).await.unwrap();
+    worker.renew(&me, ttl).await.unwrap();
+    worker.time().await.unwrap();
+    assert!(worker.end_of(&Log::Commands).await.unwrap() > Place::default());
+    assert!(worker.holders(&[MANAGER, "w1"]).await.unwrap().iter().all(Option::is_some));
+    let from = |log: &Log| BTreeMap::from([(log.clone(), Place::default())]);
+    let heard = worker.read(&mut from(&Log::Commands), Duration::ZERO).await.unwrap();
+    assert_eq!(heard, std::slice::from_ref(&order));
+    // What is the manager's.
+    for refused in [
+        worker.append(&Log::Commands, &order, Some(&me)).await,
+        worker.renew(&lease, ttl).await,
+        worker.release(&lease).await,
+        worker.announce().await,
+        worker.close().await,
+        worker.trim(&BTreeMap::from([(mine.clone(), Place(1, 0))])).await,
+    ] {
+        assert!(matches!(&refused, Err(PlaneError::Refused(_))), "{refused:?}");
+    }
+    assert_eq!(
+        manager.read(&mut from(&Log::Roll), Duration::ZERO).await.unwrap(),
+        [Entry::Member(me.clone())]
+    );
+    let mut places = from(&mine);
+    assert_eq!(manager.read(&mut places, Duration::ZERO).await.unwrap(), [report]);
+    manager.trim(&places).await.unwrap();
+    manager.renew(&lease, ttl).await.unwrap();
+    worker.release(&me).await.unwrap();
+    manager.close().await.unwrap();
+    manager.release(&lease).await.unwrap();
+    assert!(matches!(lobby.of_run("r").await, Err(PlaneError::Gone)));
 }
 
 #[test]

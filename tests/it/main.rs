@@ -18,6 +18,8 @@ mod deploy_plane;
 mod faults;
 /// A manager and its workers, as processes on a real plane: their shares, their losses, what is refused.
 mod fleet;
+/// Workers that look for a run, and both ends of the plane, over a real Redis.
+mod lobby;
 /// Runs of the real binary against the built-in stand-in.
 mod local;
 /// The matrix files and the fixtures, held against the disk in both directions.
@@ -26,6 +28,10 @@ mod matrix;
 mod odd;
 /// Spans, as an OTLP endpoint gets them, and endpoints that take none.
 mod otlp;
+/// The plane over a real Redis, held against the one in memory.
+mod plane;
+/// Who is let in on a plane, and which planes are used at all.
+mod plane_entry;
 /// Watched processes and probes, with real Python, py-spy and memray.
 mod profiling;
 /// A real Prometheus beside a run, with the shipped configuration, rules and dashboard.
@@ -58,5 +64,7 @@ mod traces;
 mod truth;
 /// Mistakes: one line that names what is wrong, and nothing started or written.
 mod usage;
+/// Users of several workers: whose accounts they use, what they look after, when they submit no more.
+mod users;
 /// Targets that are not the stand-in, and hardly HTTP.
 mod wire;

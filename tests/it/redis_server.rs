@@ -1,5 +1,4 @@
-//! A real redis-server of a test's own: on a free loopback port, without files unless it is told to
-//! keep an AOF, gone with its owner.
+//! A real redis-server of a test's own: on a free loopback port, without files, gone with its owner.
 
 use std::{
     fs,
@@ -9,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{end, wait_for};
+use crate::support::{end, pid_of, wait_for};
 
 /// How long a server may take to answer, or to end.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -33,37 +33,33 @@ pub(crate) struct RedisServer {
     child: Child,
     port: u16,
     lock: Lock,
-    /// What else it is told on its command line.
-    more: Vec<String>,
+    options: Vec<String>,
     home: TempDir,
 }
 
 impl RedisServer {
     /// Starts one that anybody may use.
     pub(crate) fn start() -> Self {
-        Self::locked(Lock::Open)
+        Self::locked(Lock::Open, &[])
     }
 
-    /// Starts one that anybody may use and that is told this besides, such as `--appendonly yes`.
-    pub(crate) fn start_told(more: &str) -> Self {
-        Self::set_up(Lock::Open, more.split_whitespace().map(Into::into).collect())
+    /// Starts one that anybody may use, with words for its command line.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
+        Self::locked(Lock::Open, options)
     }
 
     /// Starts one that asks for [`PASSWORD`].
     pub(crate) fn start_with_password() -> Self {
-        Self::locked(Lock::Password)
+        Self::locked(Lock::Password, &[])
     }
 
     /// Starts one that speaks TLS only and asks for [`PASSWORD`]; [`ca`](Self::ca) is what to trust.
     pub(crate) fn start_with_tls() -> Self {
-        Self::locked(Lock::Tls)
+        Self::locked(Lock::Tls, &[])
     }
 
-    fn locked(lock: Lock) -> Self {
-        Self::set_up(lock, Vec::new())
-    }
-
-    fn set_up(lock: Lock, more: Vec<String>) -> Self {
+    fn locked(lock: Lock, options: &[&str]) -> Self {
+        let options: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
         let home = tempfile::tempdir().unwrap();
         if lock == Lock::Tls {
             make_certificates(&home);
@@ -71,9 +67,9 @@ impl RedisServer {
         // The port is free now; if somebody takes it first the server ends, and another is tried.
         let (child, port) = wait_for("a redis-server", WITHIN, || {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            launch(port, lock, &more, &home).map(|child| (child, port))
+            launch(port, lock, &options, &home).map(|child| (child, port))
         });
-        Self { child, port, lock, more, home }
+        Self { child, port, lock, options, home }
     }
 
     /// The URL, with the password.
@@ -99,12 +95,22 @@ impl RedisServer {
         end(&mut self.child);
     }
 
-    /// Starts it on the same port; with what was in its AOF, if it keeps one.
+    /// Starts it on the same port, empty unless it was told to write a file.
     pub(crate) fn start_again(&mut self) {
         self.stop();
         self.child = wait_for("the redis-server again", WITHIN, || {
-            launch(self.port, self.lock, &self.more, &self.home)
+            launch(self.port, self.lock, &self.options, &self.home)
         });
+    }
+
+    /// Stops it as it is (SIGSTOP): it takes connections and says nothing, until it is woken.
+    pub(crate) fn freeze(&self) {
+        kill_process(pid_of(&self.child), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on.
+    pub(crate) fn wake(&self) {
+        kill_process(pid_of(&self.child), Signal::CONT).unwrap();
     }
 
     /// A connection to an open one or one with a password.
@@ -134,7 +140,7 @@ impl Drop for RedisServer {
 }
 
 /// `None` when it ended instead of serving.
-fn launch(port: u16, lock: Lock, more: &[String], home: &TempDir) -> Option<Child> {
+fn launch(port: u16, lock: Lock, options: &[String], home: &TempDir) -> Option<Child> {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).arg("--dir").arg(home.path());
     if lock != Lock::Open {
@@ -148,8 +154,7 @@ fn launch(port: u16, lock: Lock, more: &[String], home: &TempDir) -> Option<Chil
     } else {
         command.arg("--port").arg(port.to_string());
     }
-    // Of what is said twice the last holds.
-    command.args(more);
+    command.args(options);
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let mut child = spawned.expect("redis-server (Debian: redis-server) is installed");
     let answers = wait_for("an answer of redis-server", WITHIN, || {

@@ -35,7 +35,15 @@ pub async fn check(door: &Door, is_insecure: bool, target: Option<&str>) -> Resu
              --plane-password-file, or allow it with --insecure-plane",
         );
     }
-    let info: String = Link::new(door.clone()).call("INFO", &redis::cmd("INFO")).await?;
+    let info: Result<String, _> = Link::new(door.clone()).call("INFO", &redis::cmd("INFO")).await;
+    let info = info.map_err(|error| match error {
+        // Who expects TLS hangs up on whoever does not speak it, and the other way round says nothing.
+        PlaneError::Away(why) => PlaneError::Away(match door.tls() {
+            None => format!("{why}; is Redis there, and without TLS (else write rediss://)?"),
+            Some(_) => format!("{why}; is Redis there, and with TLS (else write redis://)?"),
+        }),
+        other => other,
+    })?;
     if !is_near && is_open_to_all(door).await? {
         return refuse(
             "lets everybody in without a password: set one there (requirepass, or ACL SETUSER default off), \

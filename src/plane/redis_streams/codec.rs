@@ -80,31 +80,11 @@ pub(super) fn decode(log: &Log, text: &[u8]) -> Result<Entry, String> {
     }
 }
 
-/// The field `of` of every entry in a reply to XREAD, and where it stands: the stream's key, the id,
-/// the text. `None` when it is no such reply.
-pub(super) fn entries<'a>(reply: &'a Value, of: &str) -> Option<Vec<(&'a [u8], Place, &'a [u8])>> {
-    let mut all = Vec::new();
-    let streams = match reply {
-        Value::Nil => return Some(all),
-        Value::Array(streams) => streams,
-        _ => return None,
-    };
-    for stream in streams {
-        let Value::Array(pair) = stream else { return None };
-        let [Value::BulkString(key), Value::Array(entries)] = &pair[..] else { return None };
-        for entry in entries {
-            let (place, text) = one(entry, of)?;
-            all.push((&key[..], place, text));
-        }
-    }
-    Some(all)
-}
-
-/// An entry of a reply to XRANGE and others.
+/// Where an entry of a stream stands, and its field `of`; no text where it has none. `None` when it is
+/// no entry.
 pub(super) fn one<'a>(entry: &'a Value, of: &str) -> Option<(Place, &'a [u8])> {
     let Value::Array(pair) = entry else { return None };
     let [Value::BulkString(id), fields] = &pair[..] else { return None };
-    let none: &[u8] = &[];
     let text = match fields {
         Value::Array(fields) => fields.chunks_exact(2).find_map(|pair| match pair {
             [Value::BulkString(name), Value::BulkString(text)] if name == of.as_bytes() => Some(&text[..]),
@@ -112,8 +92,7 @@ pub(super) fn one<'a>(entry: &'a Value, of: &str) -> Option<(Place, &'a [u8])> {
         }),
         _ => None,
     };
-    // An entry without the field is one that cannot be read: nothing is no JSON.
-    Some((place(id)?, text.unwrap_or(none)))
+    Some((place(id)?, text.unwrap_or_default()))
 }
 
 /// Reads an id.
@@ -122,7 +101,7 @@ pub(super) fn place(id: &[u8]) -> Option<Place> {
     Some(Place(ms.parse().ok()?, seq.parse().ok()?))
 }
 
-/// What a reply brings of these logs: the entries, each log in its order, and the new places.
+/// What a reply to XREAD brings of these logs: the entries, each log in its order, and the new places.
 ///
 /// # Errors
 /// What stands where that nobody can read.
@@ -132,14 +111,30 @@ pub(super) fn read(
 ) -> Result<(Vec<Entry>, BTreeMap<Log, Place>), String> {
     let odd = || "gives no answer that fits XREAD".to_owned();
     let (mut read, mut places) = (Vec::new(), BTreeMap::new());
-    for (key, place, text) in entries(reply, "e").ok_or_else(odd)? {
-        let key = std::str::from_utf8(key).map_err(|_| odd())?;
+    let streams: &[Value] = match reply {
+        Value::Nil => &[],
+        Value::Array(streams) => streams,
+        _ => return Err(odd()),
+    };
+    for stream in streams {
+        let (key, entries) = stream_of(stream).ok_or_else(odd)?;
         let log = *keys.get(key).ok_or_else(odd)?;
-        let entry = decode(log, text);
-        read.push(entry.map_err(|why| format!("has an entry {place} in {key} that cannot be read: {why}"))?);
-        places.insert(log.clone(), place);
+        for entry in entries {
+            let (place, text) = one(entry, "e").ok_or_else(odd)?;
+            let entry = decode(log, text);
+            read.push(
+                entry.map_err(|why| format!("has an entry {place} in {key} that cannot be read: {why}"))?,
+            );
+            places.insert(log.clone(), place);
+        }
     }
     Ok((read, places))
+}
+
+fn stream_of(stream: &Value) -> Option<(&str, &[Value])> {
+    let Value::Array(pair) = stream else { return None };
+    let [Value::BulkString(key), Value::Array(entries)] = &pair[..] else { return None };
+    Some((std::str::from_utf8(key).ok()?, entries))
 }
 
 #[cfg(test)]

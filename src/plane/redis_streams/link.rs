@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex as StdMutex, PoisonError,
+        Arc, Mutex as StdMutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use rustix::net::sockopt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    runtime::Handle,
     sync::Mutex,
     task::JoinHandle,
     time::timeout,
@@ -121,9 +122,9 @@ fn watch_over(stream: &TcpStream) -> std::io::Result<()> {
 struct Dialing(Option<JoinHandle<Result<Connection, PlaneError>>>);
 
 impl Dialing {
-    async fn done(&mut self, door: &Door) -> Result<Connection, PlaneError> {
+    async fn done(&mut self, door: &Door, home: &Handle) -> Result<Connection, PlaneError> {
         loop {
-            let dialing = self.0.get_or_insert_with(|| tokio::spawn(dial(door.clone(), door.greeting())));
+            let dialing = self.0.get_or_insert_with(|| home.spawn(dial(door.clone(), door.greeting())));
             let is_old = dialing.is_finished();
             let dialed = dialing.await;
             self.0 = None;
@@ -141,6 +142,8 @@ impl Dialing {
 #[derive(Debug)]
 pub(super) struct Link {
     door: Door,
+    /// Where connections live: the runtime that was the first to use them. Others may be busy.
+    home: OnceLock<Handle>,
     commands: Mutex<(Option<Arc<Connection>>, Dialing)>,
     readers: StdMutex<Vec<Connection>>,
     next_reader: Mutex<Dialing>,
@@ -149,7 +152,13 @@ pub(super) struct Link {
 impl Link {
     /// Connects to nothing yet.
     pub(super) fn new(door: Door) -> Self {
-        Self { door, commands: Mutex::default(), readers: StdMutex::default(), next_reader: Mutex::default() }
+        Self {
+            door,
+            home: OnceLock::new(),
+            commands: Mutex::default(),
+            readers: StdMutex::default(),
+            next_reader: Mutex::default(),
+        }
     }
 
     /// Where it leads.
@@ -176,7 +185,7 @@ impl Link {
         let reader = match kept {
             Some(reader) => reader,
             None => {
-                let dialed = async { self.next_reader.lock().await.done(&self.door).await };
+                let dialed = async { self.next_reader.lock().await.done(&self.door, self.home()).await };
                 timeout(REPLY, dialed).await.unwrap_or_else(|_| Err(silent(&self.door, REPLY)))?
             }
         };
@@ -194,9 +203,13 @@ impl Link {
         if let Some(connection) = standing.as_ref().filter(|c| c.stands()) {
             return Ok(Arc::clone(connection));
         }
-        let connection = Arc::new(dialing.done(&self.door).await?);
+        let connection = Arc::new(dialing.done(&self.door, self.home()).await?);
         *standing = Some(Arc::clone(&connection));
         Ok(connection)
+    }
+
+    fn home(&self) -> &Handle {
+        self.home.get_or_init(Handle::current)
     }
 
     fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {

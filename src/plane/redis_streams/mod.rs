@@ -83,7 +83,7 @@ impl RedisStreams {
 
 fn script(text: &str, keys: &[String]) -> Cmd {
     let mut command = redis::cmd("EVAL");
-    command.arg(text).arg(keys.len()).arg(keys);
+    command.arg(text).arg(0).arg(keys);
     command
 }
 
@@ -95,13 +95,10 @@ impl Plane for RedisStreams {
     async fn append(&self, log: &Log, entry: &Entry, fence: Option<&Member>) -> Result<(), PlaneError> {
         let key = self.keys.log(log);
         let what = format!("append to {key}");
-        let lease = fence.map(|lease| self.keys.lease(&lease.name));
-        let mut keys = vec![self.keys.manifest(), key];
-        keys.extend(lease);
+        let lease = fence.map_or(String::new(), |lease| self.keys.lease(&lease.name));
         let most = if *log == Log::Commands { COMMANDS } else { 0 };
-        let mut command = script(scripts::APPEND, &keys);
-        command.arg(fence.map_or(String::new(), |lease| lease.epoch.to_string()));
-        command.arg(most).arg(codec::encode(entry));
+        let mut command = script(scripts::APPEND, &[self.keys.manifest(), key, lease]);
+        command.arg(fence.map_or(0, |lease| lease.epoch)).arg(most).arg(codec::encode(entry));
         match (self.link.call(&what, &command).await?, fence) {
             (1, _) => Ok(()),
             (0, Some(lease)) => Err(PlaneError::Fenced(lease.clone())),
@@ -165,14 +162,14 @@ impl Plane for RedisStreams {
         if new.is_empty() {
             return Ok(());
         }
-        let keys: Vec<String> = new.keys().map(|log| self.keys.log(log)).collect();
-        let mut command = script(scripts::TRIM, &keys);
-        for Place(ms, seq) in new.values() {
+        let mut command = script(scripts::TRIM, &[]);
+        for (log, Place(ms, seq)) in &new {
             // The first that stays.
-            command.arg(seq.checked_add(1).map_or(Place(ms + 1, 0), |seq| Place(*ms, seq)).to_string());
+            let first = seq.checked_add(1).map_or(Place(ms + 1, 0), |seq| Place(*ms, seq));
+            command.arg(self.keys.log(log)).arg(first.to_string());
         }
-        let _: i64 =
-            self.link.call(&format!("trim {} logs of {}", keys.len(), self.keys.run()), &command).await?;
+        let what = format!("trim {} logs of {}", new.len(), self.keys.run());
+        let _: i64 = self.link.call(&what, &command).await?;
         self.trimmed.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
         Ok(())
     }

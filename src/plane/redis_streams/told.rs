@@ -40,7 +40,12 @@ fn words(error: &RedisError) -> String {
         Some(detail) => format!("{code} {detail}"),
         None => error.to_string(),
     };
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Where in a script it happened.
+    match text.rsplit_once(" script: ") {
+        Some((said, place)) if place.contains(", on @") => said.to_owned(),
+        _ => text,
+    }
 }
 
 fn said(door: &Door, what: &str, words: &str) -> PlaneError {
@@ -49,10 +54,11 @@ fn said(door: &Door, what: &str, words: &str) -> PlaneError {
         false => words.split(|c: char| !c.is_alphanumeric()).any(|w| w == word),
     };
     // Before others: what a script was refused stands behind another code in older servers.
-    if has("NOPERM") || words.contains("ACL failure") {
+    let in_script = ["ACL failure", "user executing the script can't"];
+    if has("NOPERM") || in_script.iter().any(|part| words.contains(part)) {
         return PlaneError::Refused(format!(
-            "at {door} does not let user {:?} do {what}: {words}; see its ACL rule (ACL LIST): it needs \
-             ~springtide:* and the commands that deploy/ lists",
+            "at {door} does not let user {:?} {what}: {words}; see its ACL rule there, deploy/plane/users.acl has \
+             one that will do",
             door.user()
         ));
     }
@@ -127,7 +133,12 @@ mod tests {
     #[rstest]
     #[case("NOPERM", "this user has no permissions to run the 'xadd' command", "springtide:r:cmd")]
     #[case("ERR", "Error running script: @user_script: 1: -NOPERM No permissions", "\"ann\"")]
-    #[case("ERR", "ACL failure in script: No permissions to access a key", "ACL LIST")]
+    #[case("ERR", "ACL failure in script: No permissions to access a key", "ACL rule")]
+    #[case(
+        "ERR",
+        "The user executing the script can't access one of the keys script: 5b0d, on @user_script:5.",
+        "ACL rule"
+    )]
     #[case("WRONGPASS", "invalid username-password pair", "refuses the password of user \"ann\"")]
     #[case("WRONGTYPE", "Operation against a key holding the wrong kind of value", "springtide:r:cmd")]
     #[case("ERR", "unknown command 'EVAL'", "unknown command 'EVAL'")]
@@ -135,7 +146,7 @@ mod tests {
         let error = of(code, detail);
         assert!(!error.is_passing());
         let said = error.to_string();
-        assert!(said.contains(part), "{said}");
+        assert!(said.contains(part) && !said.contains("@user_script:5"), "{said}");
         assert!(!said.contains("se-cret") && said.lines().count() == 1, "{said}");
     }
 

@@ -7,8 +7,9 @@ mod matrix;
 mod merge;
 mod metrics;
 mod redis;
+mod workers;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeMap, path::PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -19,7 +20,7 @@ use crate::{
     record::{Build, FILE, Host, RedisFacts, RunRecord, Target},
     repetitions::Repetitions,
     report::{Paper, fold},
-    scenario::Scenario,
+    scenario::{Scenario, ScenarioId},
     snapshot::{RequestKey, RequestStats},
     summary::{ScenarioSummary, StageSummary},
     verdict::{Exit, Verdict},
@@ -49,6 +50,7 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
         revisions: &run.revisions,
         note: run.note.as_deref(),
         redis: run.redis.as_ref(),
+        workers: workers::OfWorkers::of(run),
         exit_criteria: matrix::OfCriterion::of_run(paper),
         relations: paper.relations.iter().map(matrix::OfRelation::of).collect(),
         scenarios: paper
@@ -61,7 +63,7 @@ pub fn summary(paper: &Paper<'_>, exit: Exit) -> String {
         findings: fold::findings(run)
             .into_iter()
             .map(|f| Finding {
-                scenario: f.scenario.as_str(),
+                scenario: f.scenario.map(ScenarioId::as_str),
                 part: f.part,
                 text: f.kind.to_string(),
                 about_us: f.kind.is_about_us(),
@@ -108,6 +110,8 @@ struct Document<'a> {
     revisions: &'a BTreeMap<String, String>,
     note: Option<&'a str>,
     redis: Option<&'a RedisFacts>,
+    /// `null` for a run in one process.
+    workers: Option<workers::OfWorkers<'a>>,
     /// Empty for a run that is no matrix.
     exit_criteria: Vec<matrix::OfCriterion>,
     relations: Vec<matrix::OfRelation>,
@@ -333,13 +337,14 @@ struct OfPayload {
 
 #[derive(Serialize)]
 struct Finding<'a> {
-    scenario: &'a str,
+    /// `null` for what concerns the run as a whole.
+    scenario: Option<&'a str>,
     part: String,
     text: String,
     about_us: bool,
     count: u64,
     cells: usize,
-    examples: Vec<&'a str>,
+    examples: Vec<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]

@@ -1,6 +1,7 @@
 //! Made-up runs for the tests of every format: the same bytes each time, with cells closed by the
 //! rules themselves.
 
+mod crew;
 mod measuring;
 mod redis;
 pub(crate) mod sampled;
@@ -14,7 +15,7 @@ pub(crate) use scraped::{scraped, scraped_run};
 use tapped::Tap;
 
 use crate::{
-    crew,
+    crew::Part,
     fault::{Fault, FaultMode},
     judgement,
     micros::Micros,
@@ -87,6 +88,11 @@ pub(crate) fn redis() -> RunRecord {
     }
     judgement::close(&mut run);
     run
+}
+
+/// S6 over a plane, with three workers, one of them lost for a while: PASS, with losses.
+pub(crate) fn crew() -> RunRecord {
+    crew::over_a_plane(run(&[("S6", 10, 8, 4)], 1, |_, _| Fate::Fetched))
 }
 
 /// The whole runbook, S1 to S8 with the levels of their faults, seen by a tap and with Redis and a
@@ -183,15 +189,10 @@ pub(crate) fn nasty() -> RunRecord {
     }
     totals.errors =
         totals.errors.into_iter().map(|(key, e)| (ErrorKey { error: EVIL.into(), ..key }, e)).collect();
-    run.cells.push(CellRecord::close(
-        old.cell,
-        &plan,
-        totals,
-        old.t0_unix,
-        old.workers,
-        None,
-        Beside::default(),
-    ));
+    let mut workers = old.workers;
+    (workers[0].name, workers[0].lost) = (EVIL.into(), Some(EVIL.into()));
+    run.crew = Some(crew::of_one(&workers[0], EVIL));
+    run.cells.push(CellRecord::close(old.cell, &plan, totals, old.t0_unix, workers, None, Beside::default()));
     judgement::close(&mut run);
     run
 }
@@ -251,12 +252,13 @@ fn carry_out(
         let (totals, tap) = measure(&cell, jobs_per_user, t0, tap, &fate);
         let end = totals.jobs.values().map(|j| j.timeline.ended).max().unwrap_or_default();
         let (posts, injection) = tap.map(|tap| tap.close(&cell, end, &totals)).unzip();
-        let part = crew::Part {
+        let part = Part {
             name: "local".into(),
             epoch: 2,
             users: cell.users,
             frames: 9,
-            ..crew::Part::default()
+            health: totals.health.clone(),
+            ..Part::default()
         };
         let workers = vec![part];
         let beside = Beside { posts, injection: injection.flatten(), ..Beside::default() };

@@ -17,7 +17,7 @@ use crate::{
 
 /// A plane that keeps what it took.
 fn lasting() -> RedisServer {
-    RedisServer::start_told("--appendonly yes --appendfsync always")
+    RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
 }
 
 #[test]
