@@ -16,6 +16,8 @@ mod deploy;
 mod deploy_plane;
 /// Faults end to end, through a tap in a process of its own.
 mod faults;
+/// A manager and its workers, as processes on a real plane: their shares, their losses, what is refused.
+mod fleet;
 /// Workers that look for a run, and both ends of the plane, over a real Redis.
 mod lobby;
 /// Runs of the real binary against the built-in stand-in.

@@ -100,10 +100,10 @@ fn every_interval_holds_the_true_moment(#[case] poll: &str, #[case] task_time: &
 }
 
 /// Requests by method and path: how many there were, and how many had each status.
-type Counts = BTreeMap<String, (u64, BTreeMap<u16, u64>)>;
+pub(crate) type Counts = BTreeMap<String, (u64, BTreeMap<u16, u64>)>;
 
 /// What springtide counted in all phases of all cells.
-fn counted(run: &RunRecord) -> Counts {
+pub(crate) fn counted(run: &RunRecord) -> Counts {
     let mut all = Counts::new();
     for (key, stats) in run.cells.iter().flat_map(|c| &c.totals.requests) {
         let entry = all.entry(format!("{} {}", key.method, key.name)).or_default();
@@ -117,10 +117,15 @@ fn counted(run: &RunRecord) -> Counts {
 
 /// What the server counted, without the greeting that comes before any cell.
 fn served(truth: &Truth) -> Counts {
-    let of = |r: &RouteTruth| (r.requests, r.by_status.clone());
-    let mut all: Counts = truth.client.iter().map(|(name, r)| (name.clone(), of(r))).collect();
+    let mut all = served_in_all(truth);
     assert_eq!(all.remove("GET /"), Some((1, [(200, 1)].into())));
     all
+}
+
+/// What the server counted.
+pub(crate) fn served_in_all(truth: &Truth) -> Counts {
+    let of = |r: &RouteTruth| (r.requests, r.by_status.clone());
+    truth.client.iter().map(|(name, r)| (name.clone(), of(r))).collect()
 }
 
 #[rstest]

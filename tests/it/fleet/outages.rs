@@ -1,0 +1,187 @@
+//! A plane that restarts, goes away, or is full.
+
+use std::time::{Duration, Instant};
+
+use springtide::{
+    crew::What,
+    verdict::{Exit, Rule, Verdict},
+};
+
+use super::{
+    Fleet, LEASE, MARGIN, Of, WITHIN, are_sent_home, ends_true, events, invalid, saved, says, was_lost,
+};
+use crate::{
+    redis_server::RedisServer,
+    support::{Going, shared, wait_for},
+};
+
+/// A plane that keeps what it took.
+fn lasting() -> RedisServer {
+    RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+}
+
+#[test]
+fn a_plane_that_restarts_within_a_lease_costs_nothing() {
+    let _shared = shared();
+    let mut fleet = Fleet::with(lasting(), "--standin-task-time 1s");
+    let workers = fleet.workers(["a", "b"]);
+    // A lease that a restart fits into on a busy machine.
+    let manager = fleet.manager().set("plane-lease", "10s").set("expect-workers", 2).set("jobs-per-user", 3);
+    let manager = manager.start();
+    fleet.in_flight(0, 4);
+    fleet.plane.start_again();
+    let ended = manager.ends();
+    let run = ends_true(&ended, Exit::Pass, &fleet.backend.truth());
+    assert_eq!(invalid(&run), []);
+    assert!(events(&run).iter().all(|e| matches!(e.what, What::Joined { .. })), "{:?}", events(&run));
+    are_sent_home(workers);
+}
+
+#[test]
+fn a_plane_that_is_back_after_a_lease_costs_the_cell() {
+    let _shared = shared();
+    let mut fleet = Fleet::with(lasting(), "--standin-task-time 1s");
+    let workers = fleet.workers(["a", "b"]);
+    let manager = fleet.manager().set("expect-workers", 2).set("jobs-per-user", 4).start();
+    fleet.in_flight(0, 4);
+    fleet.plane.stop();
+    let gone = Instant::now();
+    for worker in &workers {
+        says(worker, "lost to the run");
+    }
+    assert!(gone.elapsed() < LEASE + MARGIN, "{:?}", gone.elapsed());
+    says(&manager, "cut off: ");
+    fleet.is_quiet(Duration::from_secs(20));
+    fleet.plane.start_again();
+    let ended = manager.ends();
+    let run = ends_true(&ended, Exit::Pass, &fleet.backend.truth());
+    was_lost(&run.cells[0], "the manager was cut off");
+    assert!(invalid(&run).iter().all(|(cell, ..)| *cell == 0), "{:?}", invalid(&run));
+    assert!(events(&run).iter().any(|e| e.what == What::Back));
+    assert_eq!(run.measured().map(|c| c.workers.len()).max(), Some(2));
+    are_sent_home(workers);
+}
+
+/// A plane that forgot everything is no longer the plane of the run: what it had is closed, and either
+/// it is laid down again or the run ends; no number is wrong.
+#[test]
+fn a_plane_that_forgot_everything_costs_the_cell_or_the_run() {
+    let _shared = shared();
+    let mut fleet = Fleet::start("--standin-task-time 1s");
+    let workers = fleet.workers(["a", "b"]);
+    let manager = fleet.manager().set("expect-workers", 2).set("jobs-per-user", 4);
+    let manager = manager.set("expect-workers-max-wait", "15s").start();
+    fleet.in_flight(0, 4);
+    fleet.plane.start_again();
+    let ended = manager.ends();
+    let truth = fleet.is_quiet(Duration::from_secs(20));
+    let run = ended.record();
+    assert!(run.cells[0].verdict == Verdict::Invalid, "{:?}", run.cells[0].checks);
+    match ended.code {
+        Some(5) => assert!(run.stopped.is_some()),
+        _ => drop(ends_true(&ended, Exit::Pass, &truth)),
+    }
+    assert!(truth.jobs_in_flight_max <= 4);
+    are_sent_home(workers);
+}
+
+/// Asserts that the run ended for want of a plane, with the one cell that it was at closed INVALID.
+#[track_caller]
+fn ends_without_a_plane(manager: Going, fleet: &Fleet, within: Duration) {
+    let began = Instant::now();
+    let ended = manager.ends();
+    assert!(began.elapsed() < within, "{:?}", began.elapsed());
+    ended.leaves_with(5);
+    let run = ended.record();
+    assert!(run.cells.iter().all(|c| c.verdict == Verdict::Invalid), "{:?}", invalid(&run));
+    let complete = run.checks.iter().find(|c| c.rule == Rule::RunComplete).unwrap();
+    assert_eq!(complete.verdict, Verdict::Invalid, "{complete:?}");
+    assert!(run.stopped.is_some() && ended.folder().join("summary.md").is_file());
+    let truth = fleet.backend.truth();
+    assert!(truth.jobs.iter().all(|j| j.ended_us.is_some()), "nothing of ours goes on");
+    assert!(truth.jobs.iter().all(|j| Of::title(j).cell == 0));
+}
+
+#[test]
+fn a_plane_that_is_gone_for_good_ends_the_run() {
+    let _shared = shared();
+    let mut fleet = Fleet::start("--standin-task-time 1s");
+    let workers = fleet.workers(["a", "b"]);
+    let manager = fleet.manager().set("expect-workers", 2).set("jobs-per-user", 4);
+    let manager = manager.set("expect-workers-max-wait", "6s").start();
+    fleet.in_flight(0, 4);
+    fleet.plane.stop();
+    let gone = Instant::now();
+    for worker in &workers {
+        says(worker, "lost to the run");
+    }
+    assert!(gone.elapsed() < LEASE + MARGIN, "{:?}", gone.elapsed());
+    ends_without_a_plane(manager, &fleet, LEASE + Duration::from_secs(6 + 10));
+    // They wait for a plane, and go when they are told to.
+    are_sent_home(workers);
+}
+
+/// Fills a plane until it takes no more, and returns the keys that were made for it.
+fn fill(plane: &RedisServer) -> usize {
+    let mut connection = plane.connection();
+    let used = plane.info("used_memory");
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory")
+        .arg(used + 2_000_000)
+        .query(&mut connection)
+        .unwrap();
+    // Small ones at the end, so that not even a short entry finds room.
+    let mut filled = 0;
+    for size in [100_000, 1_000, 10] {
+        loop {
+            let set: redis::RedisResult<()> =
+                redis::cmd("SET").arg(format!("fill:{filled}")).arg("x".repeat(size)).query(&mut connection);
+            match set {
+                Ok(()) => filled += 1,
+                Err(error) if error.code() == Some("OOM") => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    filled
+}
+
+#[test]
+fn a_full_plane_that_is_emptied_in_time_costs_nothing() {
+    let _shared = shared();
+    let fleet = Fleet::start("--standin-task-time 2s");
+    let workers = fleet.workers(["a", "b"]);
+    let manager = fleet.manager().set("plane-lease", "10s").set("expect-workers", 2).start();
+    fleet.in_flight(0, 4);
+    let filled = fill(&fleet.plane);
+    // Until a frame at least has waited: one is due every second.
+    let full = Instant::now();
+    wait_for("frames to wait", WITHIN, || (full.elapsed() > Duration::from_millis(2_500)).then_some(()));
+    let mut connection = fleet.plane.connection();
+    let keys: Vec<String> = (0..filled).map(|n| format!("fill:{n}")).collect();
+    let gone: usize = redis::cmd("DEL").arg(keys).query(&mut connection).unwrap();
+    assert_eq!(gone, filled, "noeviction");
+    let _: () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(0).query(&mut connection).unwrap();
+    let ended = manager.ends();
+    let run = ends_true(&ended, Exit::Pass, &fleet.backend.truth());
+    assert_eq!(invalid(&run), []);
+    are_sent_home(workers);
+}
+
+#[test]
+fn a_plane_that_stays_full_ends_the_run() {
+    let _shared = shared();
+    let fleet = Fleet::start("--standin-task-time 1s");
+    let workers = fleet.workers(["a", "b"]);
+    let manager = fleet.manager().set("expect-workers", 2).set("expect-workers-max-wait", "6s");
+    // What the cell may take at most, and a minute, is how long a silent worker is waited for.
+    let manager = manager.set("job-timeout", "5s").set("patience", "2s").start();
+    fleet.in_flight(0, 4);
+    fill(&fleet.plane);
+    let folder = saved(&manager).unwrap().0;
+    ends_without_a_plane(manager, &fleet, Duration::from_secs(150));
+    assert!(folder.join("report.html").is_file());
+    let ended = are_sent_home(workers);
+    assert!(ended.iter().any(|w| w.err.contains("OOM")), "{}", ended[0].err);
+}
