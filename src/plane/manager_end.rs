@@ -182,11 +182,15 @@ async fn read<P: Plane>(
     names: Arc<Mutex<BTreeSet<String>>>,
     news: mpsc::Sender<News>,
 ) {
+    let mut is_said = false;
     loop {
         let entries = match plane.read(&mut places, READ).await {
             Ok(entries) => entries,
             Err(error) => {
-                // The keeper says so, if it lasts.
+                // What passes is told by the keeper, if it lasts.
+                if !error.is_passing() && !std::mem::replace(&mut is_said, true) {
+                    tracing::error!("{error}; what workers say cannot be read");
+                }
                 tracing::debug!("{error}");
                 tokio::time::sleep(AFTER_FAILURE).await;
                 continue;
