@@ -5,7 +5,7 @@
 //! | `Gathering` | the workers expected, later at least one | as long as workers are waited for | the next cell, or the run ends: too few workers |
 //! | `Resting` | the cool-down | it is one | the next cell, or done |
 //! | `Arming` | the rig: the target idle, canaries before, the fault in place | 90 s, more after jobs that were given up | `Preparing` |
-//! | `Preparing` | Ready of every worker of the cell | 60 s + 0.5 s a user | `Running` |
+//! | `Preparing` | Ready of every worker of the cell | 60 s + 0.5 s a user, and an account to look after | `Running` |
 //! | `Running` | Through of every worker | the longest the cell can take, and a minute | `Disarming` |
 //! | `Disarming` | the rig: the fault taken away, the last posts read | 120 s | `Settling` |
 //! | `Settling` | the final frame of every worker and all before it | 120 s, 5 s once all final frames are there | the cell is closed, `Resting` |
@@ -623,7 +623,10 @@ impl Coordinator {
             lost: None,
         };
         self.parts = members.iter().enumerate().map(taking).collect();
-        self.enter(State::Preparing, now + Micros(60_000_000 + 500_000 * u64::from(cell.users)));
+        // Each account that may have something left over is looked at, by whomever.
+        let all = self.cells.iter().map(|c| c.users).max().filter(|_| self.tidy).unwrap_or(0);
+        let users = u64::from(cell.users) + u64::from(all);
+        self.enter(State::Preparing, now + Micros(60_000_000 + 500_000 * users));
         vec![Action::Send(Command::Prepare { cell, members, tidy: self.tidy })]
     }
 
@@ -726,7 +729,8 @@ impl Coordinator {
         if missing.is_some() {
             self.beware();
         } else {
-            self.tidy = false;
+            // What was left over may go on.
+            self.tidy = !(totals.target.errors.is_empty() && totals.target.unfinished.is_empty());
         }
         let cell = self.cells[self.next].clone();
         let evidence = std::mem::take(&mut self.evidence);
