@@ -282,6 +282,10 @@ impl Coordinator {
         let part = self.parts.iter().position(|p| p.member == from && p.lost.is_none());
         match (report, part) {
             (Report::Hello(hello), _) => self.on_hello(from, *hello, now),
+            (Report::Draining, _) => {
+                self.members.drain(&from);
+                Vec::new()
+            }
             (Report::Leaving, _) => self.on_gone(&from, None, now),
             (Report::Frame(frame), part) => {
                 let is_ours = current == Some(frame.cell) && frame.epoch == from.epoch;
@@ -900,6 +904,22 @@ mod tests {
         let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
         assert_eq!((closed.totals.progress.submitted, closed.missing.as_deref()), (10, None));
         assert!(matches!(&actions[1], Action::Opened(cell) if cell.index == 1));
+    }
+
+    #[test]
+    fn who_drains_finishes_its_cell_and_gets_no_other() {
+        let mut c = coordinator(2);
+        joined(&mut c, 2);
+        assert!(c.on(said(1, Report::Draining), Micros(1)).is_empty());
+        to_settling(&mut c, 2, 0);
+        c.on(frame(1, 0, 1, FrameBody::Final(Box::default())), Micros(3));
+        let actions = c.on(frame(0, 0, 1, FrameBody::Final(Box::default())), Micros(3));
+        let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
+        assert_eq!((closed.workers.len(), closed.missing.as_deref()), (2, None));
+        let Action::Send(Command::Prepare { members, .. }) = &actions[2] else { panic!("{actions:?}") };
+        assert_eq!(members[..], [member(0)]);
+        let left = c.on(said(1, Report::Leaving), Micros(4));
+        assert!(matches!(&left[..], [Action::Told(event)] if event.what == What::Left), "{left:?}");
     }
 
     #[test]

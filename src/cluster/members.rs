@@ -38,6 +38,8 @@ struct Here {
     since: Micros,
     /// Whether its lease was seen.
     seen: bool,
+    /// Finishes what it is at, and is not counted on any further.
+    drains: bool,
 }
 
 /// Who is there, by name.
@@ -58,13 +60,13 @@ impl Members {
         Self { wanted, here: BTreeMap::new(), refused, gone, begun: false }
     }
 
-    /// In the order of their names.
+    /// Whom the next cell would go to, in the order of their names.
     pub(super) fn present(&self) -> impl Iterator<Item = &Member> {
-        self.here.values().map(|h| &h.member)
+        self.here.values().filter(|h| !h.drains).map(|h| &h.member)
     }
 
     pub(super) fn are_none(&self) -> bool {
-        self.here.is_empty()
+        self.present().next().is_none()
     }
 
     pub(super) fn max_wait(&self) -> Micros {
@@ -74,10 +76,10 @@ impl Members {
     /// Whether a cell can begin.
     pub(super) fn are_enough(&self) -> bool {
         if self.begun {
-            return !self.here.is_empty();
+            return !self.are_none();
         }
-        let is_here = |name: &String| self.here.contains_key(name);
-        self.here.len() >= self.wanted.count as usize && self.wanted.names.iter().all(is_here)
+        let is_here = |name: &String| self.present().any(|member| member.name == *name);
+        self.present().count() >= self.wanted.count as usize && self.wanted.names.iter().all(is_here)
     }
 
     /// They were enough once: from now on the run makes do with those that are left.
@@ -107,7 +109,7 @@ impl Members {
         }
         self.refused.remove(&member.name);
         self.gone.remove(&member.name);
-        let here = Here { member, host: hello.host.name.clone(), since: now, seen: false };
+        let here = Here { member, host: hello.host.name.clone(), since: now, seen: false, drains: false };
         self.here.insert(here.member.name.clone(), here);
         Ok(())
     }
@@ -141,6 +143,13 @@ impl Members {
             }
         }
         missing
+    }
+
+    /// It finishes what it is at, and no more.
+    pub(super) fn drain(&mut self, member: &Member) {
+        if let Some(here) = self.here.get_mut(&member.name).filter(|h| h.member == *member) {
+            here.drains = true;
+        }
     }
 
     /// Counts on it no more. Returns whether it was there.

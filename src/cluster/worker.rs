@@ -146,6 +146,7 @@ impl<P: Plane, D: Driver> Worker<P, D> {
         // A worker without users is driven at once, but stands by until the others are through.
         let (mut driven, mut ended) = (false, None);
         let (mut frames, mut again) = (every(FRAME), every(AGAIN));
+        let (mut drain, mut drains) = (self.ask.clone(), false);
         while !(driven && (at.settling || run.stop.is_cancelled())) {
             tokio::select! {
                 ended = &mut drive, if !driven => {
@@ -168,6 +169,13 @@ impl<P: Plane, D: Driver> Worker<P, D> {
                     // With the last frame of the load, so that the manager's live counts are whole.
                     self.send_frame(&mut at);
                     self.say_through(&at);
+                }
+                ask = asked(&mut drain, Ask::Serve), if !drains => {
+                    drains = true;
+                    // Said now: when this cell is over the next one may be given out already.
+                    if ask == Ask::Drain {
+                        self.end.report(Report::Draining);
+                    }
                 }
                 ask = asked(&mut self.ask, Ask::Drain), if ended.is_none() => {
                     debug_assert_eq!(ask, Ask::Stop);

@@ -101,6 +101,8 @@ pub enum Report {
         /// Why.
         why: String,
     },
+    /// I finish the cell I am at, and am not to be counted on for another.
+    Draining,
     /// I take no more part.
     Leaving,
 }

@@ -54,6 +54,7 @@ pub(crate) fn wait_for<T>(what: &str, within: Duration, mut condition: impl FnMu
 
 /// A command line to be tried, in a folder of its own.
 pub(crate) struct Run {
+    program: PathBuf,
     words: Vec<String>,
     flags: Vec<(String, Option<String>)>,
     env: Vec<(String, OsString)>,
@@ -66,6 +67,7 @@ impl Run {
     /// `springtide` and these words, separated by blanks.
     pub(crate) fn of(words: &str) -> Self {
         Self {
+            program: PROGRAM.into(),
             words: words.split_whitespace().map(Into::into).collect(),
             flags: Vec::new(),
             env: Vec::new(),
@@ -134,6 +136,12 @@ impl Run {
         self.also("standin-bug", bug)
     }
 
+    /// Another program than ours.
+    pub(crate) fn by(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
+    }
+
     /// An environment variable.
     pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
@@ -167,12 +175,12 @@ impl Run {
 
     /// Starts it.
     pub(crate) fn start(self) -> Going {
-        let Self { words, flags, env, home, within, limits } = self;
+        let Self { program, words, flags, env, home, within, limits } = self;
         let mut command = match limits.is_empty() {
-            true => Command::new(PROGRAM),
+            true => Command::new(&program),
             false => {
                 let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", &format!("{} && exec \"$0\" \"$@\"", limits.join(" && ")), PROGRAM]);
+                shell.args(["-c", &format!("{} && exec \"$0\" \"$@\"", limits.join(" && "))]).arg(&program);
                 shell
             }
         };

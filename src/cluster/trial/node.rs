@@ -357,8 +357,9 @@ impl World {
         self.nodes[node].goes = Some(if drains { Goes::Drains } else { Goes::Stops });
         let is_lost = self.work(node).map(|w| w.lost);
         match is_lost {
-            Some(is_lost) if drains || is_lost => {}
-            Some(_) => {
+            Some(true) => {}
+            Some(false) if drains => self.report(node, Report::Draining),
+            Some(false) => {
                 self.report(node, Report::Leaving);
                 self.stop_work(node);
             }

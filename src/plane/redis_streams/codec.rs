@@ -188,7 +188,7 @@ mod tests {
                 }
             ),
             any::<u32>().prop_map(|cell| Report::Merging { cell }),
-            any::<bool>().prop_map(|_| Report::Leaving),
+            any::<bool>().prop_map(|drains| if drains { Report::Draining } else { Report::Leaving }),
             any::<bool>().prop_map(|_| Report::Hello(Box::new(crate::plane::message::trial::hello()))),
         ]
     }

@@ -126,8 +126,14 @@ fn a_stopped_manager_that_goes_on_makes_its_cell_again() {
     are_sent_home(workers);
 }
 
-/// A copy of a run's folder, as another host might have it: no lock on files is in the way.
-fn copy(folder: &Path, to: &Path) {
+/// A copy of a run's folder, as another host might have it. The lock on the target is not seen there
+/// either.
+fn copy(folder: &Path, to: &Path, target: &str) {
+    let name = target.strip_prefix("http://").unwrap().replace(':', "-");
+    let locks = ["/run/lock".into(), std::env::temp_dir()];
+    let lock = locks.iter().find(|f: &&PathBuf| f.is_dir()).unwrap().join(format!("springtide-{name}.lock"));
+    fs::remove_file(&lock).unwrap_or_else(|e| panic!("{}: {e}", lock.display()));
+
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -145,11 +151,11 @@ fn a_second_manager_is_refused_while_the_first_lives() {
     let manager = fleet.manager().set("expect-workers", 2).set("jobs-per-user", 2).start();
     fleet.in_flight(0, 4);
     let folder = folder_after(&manager, 0);
-    let elsewhere = tempfile::tempdir().unwrap();
-    copy(&folder, elsewhere.path());
-    let before = fs::read(folder.join("run.json")).unwrap();
     let here = fleet.resumes(folder.display()).ends();
     here.leaves_with(2).says_only(&["--resume"]).leaves_only(&[]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    copy(&folder, elsewhere.path(), &fleet.backend.url);
+    let before = fs::read(folder.join("run.json")).unwrap();
     let there = fleet.resumes(elsewhere.path().display()).ends();
     there.leaves_with(2).says_only(&["--resume", "has a manager that is alive"]).leaves_only(&[]);
     assert_eq!(fs::read(elsewhere.path().join("run.json")).unwrap(), before, "nothing was written");
@@ -170,7 +176,7 @@ fn a_manager_that_was_taken_over_from_lets_go() {
     fleet.in_flight(0, 4);
     let folder = folder_after(&manager, 0);
     let elsewhere = tempfile::tempdir().unwrap();
-    copy(&folder, elsewhere.path());
+    copy(&folder, elsewhere.path(), &fleet.backend.url);
     manager.signal(Signal::STOP);
     for worker in &workers {
         says(worker, "lost to the run");

@@ -5,9 +5,12 @@
 //! user they were, so that every job it ever saw can be accounted for.
 
 mod comings;
+mod frames;
 mod losses;
 mod managers;
 mod outages;
+mod proxy;
+mod refusals;
 mod shares;
 
 use std::{

@@ -121,30 +121,29 @@ fn a_plane_that_is_gone_for_good_ends_the_run() {
     are_sent_home(workers);
 }
 
-/// Fills a plane until it takes no more, and returns the keys that were made for it.
-fn fill(plane: &RedisServer) -> usize {
+/// How much of a plane is filled at a time.
+const PIECE: usize = 1_000_000;
+
+/// Fills a plane far beyond what it may hold, as somebody else's keys might, so that it takes no more
+/// whatever is trimmed of it.
+fn fill(plane: &RedisServer) {
     let mut connection = plane.connection();
-    let used = plane.info("used_memory");
-    let _: () = redis::cmd("CONFIG")
-        .arg("SET")
-        .arg("maxmemory")
-        .arg(used + 2_000_000)
-        .query(&mut connection)
-        .unwrap();
-    // Small ones at the end, so that not even a short entry finds room.
-    let mut filled = 0;
-    for size in [100_000, 1_000, 10] {
-        loop {
-            let set: redis::RedisResult<()> =
-                redis::cmd("SET").arg(format!("fill:{filled}")).arg("x".repeat(size)).query(&mut connection);
-            match set {
-                Ok(()) => filled += 1,
-                Err(error) if error.code() == Some("OOM") => break,
-                Err(error) => panic!("{error}"),
-            }
-        }
+    for n in 0..20 {
+        let key = format!("fill:{n}");
+        let _: () = redis::cmd("SET").arg(key).arg("x".repeat(PIECE)).query(&mut connection).unwrap();
     }
-    filled
+    let most = plane.info("used_memory") - 10 * PIECE as u64;
+    let _: () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(most).query(&mut connection).unwrap();
+    let refused: redis::RedisResult<()> =
+        redis::cmd("XADD").arg("fill:log").arg("*").arg("e").arg("x").query(&mut connection);
+    assert_eq!(refused.unwrap_err().code(), Some("OOM"));
+}
+
+/// Takes that away again.
+fn make_room(plane: &RedisServer) {
+    let keys: Vec<String> = (0..20).map(|n| format!("fill:{n}")).collect();
+    let gone: u64 = redis::cmd("DEL").arg(keys).query(&mut plane.connection()).unwrap();
+    assert_eq!(gone, 20, "nothing was thrown away");
 }
 
 #[test]
@@ -154,15 +153,11 @@ fn a_full_plane_that_is_emptied_in_time_costs_nothing() {
     let workers = fleet.workers(["a", "b"]);
     let manager = fleet.manager().set("plane-lease", "10s").set("expect-workers", 2).start();
     fleet.in_flight(0, 4);
-    let filled = fill(&fleet.plane);
+    fill(&fleet.plane);
     // Until a frame at least has waited: one is due every second.
     let full = Instant::now();
     wait_for("frames to wait", WITHIN, || (full.elapsed() > Duration::from_millis(2_500)).then_some(()));
-    let mut connection = fleet.plane.connection();
-    let keys: Vec<String> = (0..filled).map(|n| format!("fill:{n}")).collect();
-    let gone: usize = redis::cmd("DEL").arg(keys).query(&mut connection).unwrap();
-    assert_eq!(gone, filled, "noeviction");
-    let _: () = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(0).query(&mut connection).unwrap();
+    make_room(&fleet.plane);
     let ended = manager.ends();
     let run = ends_true(&ended, Exit::Pass, &fleet.backend.truth());
     assert_eq!(invalid(&run), []);
