@@ -58,8 +58,8 @@ pub enum Event {
     Cut(String),
     /// It is there again; workers join anew.
     Back,
-    /// Another manager has the run.
-    Usurped(String),
+    /// The plane will never work again for this run, such as when another manager has it.
+    Over(String),
     /// The rig said something.
     Rig(Word),
     /// Somebody wants the run to end.
@@ -233,9 +233,9 @@ impl Coordinator {
                 self.is_cut = false;
                 vec![self.told(None, What::Back, now)]
             }
-            Event::Usurped(why) => {
+            Event::Over(why) => {
                 self.state = State::Done;
-                vec![Action::Finish(Some(format!("another manager goes on with the run: {why}")))]
+                vec![Action::Finish(Some(why))]
             }
             Event::Rig(word) => self.on_rig(word, now),
             Event::Stop(why) => self.on_stop(why, now),

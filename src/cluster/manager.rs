@@ -91,7 +91,7 @@ async fn carry_out<P: Plane>(
                 News::Holders(holders) => Event::Holders(holders),
                 News::Cut(why) => Event::Cut(why),
                 News::Back => Event::Back,
-                News::Usurped(why) => Event::Usurped(why),
+                News::Over(why) => Event::Over(why),
             },
         };
         let show = matches!(event, Event::Tick);

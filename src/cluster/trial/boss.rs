@@ -214,7 +214,7 @@ impl World {
             return self.rouse(ms(200), Rouse::Take);
         }
         if self.boss.usurper {
-            return self.take_in(Event::Usurped("the lease of manager is held by another".into()));
+            return self.take_in(Event::Over("the lease of manager is held by another".into()));
         }
         let Some(lease) = self.leases.take(MANAGER, self.now) else {
             return self.rouse(ms(500), Rouse::Take);
