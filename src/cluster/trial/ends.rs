@@ -201,7 +201,7 @@ async fn without_a_storm_a_run_passes() {
 #[tokio::test(start_paused = true)]
 async fn in_any_storm_a_run_ends_and_what_passes_is_true() {
     let mut passed = 0;
-    for seed in 0..u64::from(super::cases(40)) {
+    for seed in 0..u64::from(super::cases(24)) {
         let some = |n: u64| (seed / n % 4) as u32 * 3;
         let storm = Storm { seed, lost: some(1) / 3, twice: some(2), late: some(3), vague: some(5) };
         let host = Host::new(storm, 1 + seed as usize % 4);
@@ -215,7 +215,7 @@ async fn in_any_storm_a_run_ends_and_what_passes_is_true() {
         host.run(beside).await;
         passed += host.kept.verdicts().iter().filter(|v| **v == Verdict::Pass).count();
     }
-    assert!(passed > 30, "only {passed} cells passed: storms that leave nothing show nothing");
+    assert!(passed > 15, "only {passed} cells passed: storms that leave nothing show nothing");
 }
 
 #[tokio::test(start_paused = true)]
