@@ -1,11 +1,11 @@
 //! What users do: the flows, one file each, and beside them the matrix files that say how many
 //! users do it how often.
 //!
-//! A user lives as long as the run. For each cell it opens a session (`session`), looks after jobs that
-//! an earlier cell has left (`tidy`), meets the others
-//! at the barrier, carries its jobs through `job`: `submit` → `poll` → `fetch`, `cancel` for what
-//! it gives up, and at the end of the cell helps to `settle`. To add a flow, write a file like
-//! `fetch.rs`, say what it sends with an `Endpoint`, and call it from `job` or [`take_part`].
+//! A user lives as long as the run. For each cell it opens a session (`session`), looks after what an
+//! earlier cell may have left (`tidy`), meets the others at the barrier, carries its jobs through
+//! `job`: `submit` → `poll` → `fetch`, `cancel` for what it gives up, and at the end of the cell helps
+//! to `settle`. To add a flow, write a file like `fetch.rs`, say what it sends with an `Endpoint`, and
+//! call it from `job` or [`take_part`].
 
 mod cancel;
 mod fetch;

@@ -380,6 +380,13 @@ pub struct Frame {
     pub body: FrameBody,
 }
 
+impl Frame {
+    /// Whether there is none after it.
+    pub fn is_final(&self) -> bool {
+        matches!(self.body, FrameBody::Final(_))
+    }
+}
+
 /// The two kinds of frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -93,7 +93,7 @@ pub(super) async fn carry_out(
     let fleet = match &errand.plane {
         Some(asked) => {
             let target = scene.instruments.redis.as_ref().map(|redis| redis.run_id.as_str());
-            Some(Fleet::find(asked, target).await.map_err(Failure::usage)?)
+            Some(Fleet::find(asked, target, args.host.is_none()).await.map_err(Failure::usage)?)
         }
         None => None,
     };

@@ -67,15 +67,20 @@ pub(super) fn plane_secret(args: &PlaneArgs) -> Result<Option<String>> {
 
 impl Fleet {
     /// Finds the plane and looks whether it can be used. `target` is what the target's Redis calls
-    /// itself, if one was named.
+    /// itself, if one was named; the stand-in cannot be reached from everywhere.
     ///
     /// # Errors
     /// One line with the flag and the remedy.
-    pub(super) async fn find(asked: &Asked, target: Option<&str>) -> Result<Self> {
+    pub(super) async fn find(asked: &Asked, target: Option<&str>, is_stand_in: bool) -> Result<Self> {
         let door = door(&asked.plane)?;
         let secret = plane_secret(&asked.plane)?;
         let facts = check(&door, asked.plane.insecure_plane, target).await;
         let facts = facts.map_err(|e| anyhow!("--plane: {e}"))?;
+        if is_stand_in && !facts.is_near {
+            bail!(
+                "the built-in stand-in listens on this host only, and the plane {door} is for several: start `springtide backend --listen` where all workers reach it, and name it with --host"
+            );
+        }
         Ok(Self { asked: asked.clone(), door, facts, secret })
     }
 

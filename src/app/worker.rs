@@ -107,7 +107,8 @@ pub async fn worker(
             }
             Ok(Served::Drained) => return Ok(Exit::Pass),
             Ok(Served::Stopped) => return Ok(Exit::Interrupted),
-            Err(Unserved::Plane(error)) if error.is_passing() || error == PlaneError::Gone => {
+            Err(Unserved::Plane(PlaneError::Gone)) => After::Over(offer),
+            Err(Unserved::Plane(error)) if error.is_passing() => {
                 tracing::warn!("run {}: {error}", offer.run);
                 After::Lost(offer)
             }

@@ -5,7 +5,7 @@
 //! | `Gathering` | the workers expected, later at least one | as long as workers are waited for | the next cell, or the run ends: too few workers |
 //! | `Resting` | the cool-down | it is one | the next cell, or done |
 //! | `Arming` | the rig: the target idle, canaries before, the fault in place | 90 s, more after jobs that were given up | `Preparing` |
-//! | `Preparing` | Ready of every worker of the cell | 60 s + 0.5 s a user | `Running` |
+//! | `Preparing` | Ready of every worker of the cell | 60 s + 0.5 s a user, and an account to look after | `Running` |
 //! | `Running` | Through of every worker | the longest the cell can take, and a minute | `Disarming` |
 //! | `Disarming` | the rig: the fault taken away, the last posts read | 120 s | `Settling` |
 //! | `Settling` | the final frame of every worker and all before it | 120 s, 5 s once all final frames are there | the cell is closed, `Resting` |
@@ -58,8 +58,8 @@ pub enum Event {
     Cut(String),
     /// It is there again; workers join anew.
     Back,
-    /// Another manager has the run.
-    Usurped(String),
+    /// The plane will never work again for this run, such as when another manager has it.
+    Over(String),
     /// The rig said something.
     Rig(Word),
     /// Somebody wants the run to end.
@@ -140,6 +140,8 @@ struct Taking {
     received: Received,
     /// Has said what this state waits for.
     heard: bool,
+    /// Has said all there is to say.
+    ended: bool,
     /// Why it did not stay.
     lost: Option<String>,
 }
@@ -165,6 +167,8 @@ pub struct Coordinator {
     given_up: u32,
     /// Jobs of a cell that did not come to its end may go on at the target.
     tidy: bool,
+    /// Nobody can be told anything.
+    is_cut: bool,
     why: Option<String>,
 }
 
@@ -188,6 +192,7 @@ impl Coordinator {
             goes_on: false,
             given_up: 0,
             tidy: false,
+            is_cut: false,
             why: None,
         }
     }
@@ -224,10 +229,13 @@ impl Coordinator {
             Event::Sent(sent) => self.on_sent(sent, now),
             Event::Holders(holders) => self.on_holders(&holders, now),
             Event::Cut(why) => self.on_cut(why, now),
-            Event::Back => vec![self.told(None, What::Back, now)],
-            Event::Usurped(why) => {
+            Event::Back => {
+                self.is_cut = false;
+                vec![self.told(None, What::Back, now)]
+            }
+            Event::Over(why) => {
                 self.state = State::Done;
-                vec![Action::Finish(Some(format!("another manager goes on with the run: {why}")))]
+                vec![Action::Finish(Some(why))]
             }
             Event::Rig(word) => self.on_rig(word, now),
             Event::Stop(why) => self.on_stop(why, now),
@@ -283,6 +291,10 @@ impl Coordinator {
                 let is_ours = current == Some(frame.cell) && frame.epoch == from.epoch;
                 match part.filter(|&p| is_ours && frame.worker as usize == p) {
                     Some(part) if self.is_open() => self.on_frame(part, frame, now),
+                    // It had come to its end before it heard that the cell is given up.
+                    Some(part) if self.state == State::Aborting && frame.is_final() => {
+                        self.part_gave_up(part, now)
+                    }
                     _ => self.on_late_frame(from, now),
                 }
             }
@@ -316,6 +328,12 @@ impl Coordinator {
                     actions
                 }
             },
+            // It is still at a cell that is over: it has not heard so.
+            (Report::Ready { cell, .. } | Report::Through { cell, .. }, _)
+                if current != Some(cell) && self.members.knows(&from) =>
+            {
+                vec![Action::Send(Command::Abort { cell })]
+            }
             // Late word of a cell that is over.
             _ => Vec::new(),
         }
@@ -334,9 +352,7 @@ impl Coordinator {
             Ok(()) => {
                 let what = What::Joined { host: hello.host, build: hello.build };
                 actions.push(self.told(Some(from), what, now));
-                if self.state == State::Gathering && self.members.are_enough() {
-                    actions.extend(self.open(now));
-                }
+                actions.extend(self.maybe_open(now));
             }
             Err(why) => {
                 actions.push(self.told(Some(from.clone()), What::Refused { why: why.clone() }, now));
@@ -348,17 +364,32 @@ impl Coordinator {
 
     fn on_holders(&mut self, holders: &BTreeSet<Member>, now: Micros) -> Vec<Action> {
         let mut actions = Vec::new();
-        for lost in self.members.missing_from(holders, now) {
-            actions.extend(self.on_gone(&lost, Some("its lease ran out".into()), now));
+        let missing = self.members.missing_from(holders, now);
+        // All of them first: the next cell goes to none of them.
+        for lost in &missing {
+            self.members.remove(lost);
         }
+        for lost in &missing {
+            actions.extend(self.is_gone(lost, Some("its lease ran out".into()), now));
+        }
+        // Those who came while nobody could be told wait for this.
+        actions.extend(self.maybe_open(now));
         actions
+    }
+
+    /// Begins with the next cell if it was workers that it waited for.
+    fn maybe_open(&mut self, now: Micros) -> Vec<Action> {
+        let is_time = self.state == State::Gathering && !self.is_cut && self.members.are_enough();
+        if is_time { self.open(now) } else { Vec::new() }
     }
 
     /// A worker is there no more: it said so, or for that reason.
     fn on_gone(&mut self, member: &Member, why: Option<String>, now: Micros) -> Vec<Action> {
-        if !self.members.remove(member) {
-            return Vec::new();
-        }
+        if self.members.remove(member) { self.is_gone(member, why, now) } else { Vec::new() }
+    }
+
+    /// What comes of it that it is counted on no more.
+    fn is_gone(&mut self, member: &Member, why: Option<String>, now: Micros) -> Vec<Action> {
         let what = match &why {
             Some(why) => What::Lost { why: why.clone() },
             None => What::Left,
@@ -387,6 +418,7 @@ impl Coordinator {
 
     fn on_cut(&mut self, why: String, now: Micros) -> Vec<Action> {
         let mut actions = vec![self.told(None, What::Cut { why: why.clone() }, now)];
+        self.is_cut = true;
         self.members.clear();
         if self.state == State::Aborting {
             if !std::mem::take(&mut self.goes_on) {
@@ -455,6 +487,7 @@ impl Coordinator {
 
     fn on_frame(&mut self, part: usize, frame: crate::snapshot::Frame, now: Micros) -> Vec<Action> {
         let taking = &mut self.parts[part];
+        taking.ended |= frame.is_final();
         taking.received.take_in(frame);
         match self.state {
             State::Aborting if taking.received.is_final() => self.part_gave_up(part, now),
@@ -560,7 +593,7 @@ impl Coordinator {
         let Some(cell) = self.cells.get(self.next).cloned() else {
             return self.finish();
         };
-        if self.members.are_none() {
+        if self.is_cut || self.members.are_none() {
             return self.gather(now);
         }
         self.members.begin();
@@ -590,10 +623,14 @@ impl Coordinator {
             start_late: None,
             received: Received::default(),
             heard: false,
+            ended: false,
             lost: None,
         };
         self.parts = members.iter().enumerate().map(taking).collect();
-        self.enter(State::Preparing, now + Micros(60_000_000 + 500_000 * u64::from(cell.users)));
+        // Each account that may have something left over is looked at, by whomever.
+        let all = self.cells.iter().map(|c| c.users).max().filter(|_| self.tidy).unwrap_or(0);
+        let users = u64::from(cell.users) + u64::from(all);
+        self.enter(State::Preparing, now + Micros(60_000_000 + 500_000 * users));
         vec![Action::Send(Command::Prepare { cell, members, tidy: self.tidy })]
     }
 
@@ -647,7 +684,8 @@ impl Coordinator {
 
     /// Goes on once nobody is left to wait for.
     fn all_gave_up(&mut self, now: Micros) -> Vec<Action> {
-        if self.parts.iter().all(|p| p.heard || p.lost.is_some()) { self.gave_up(now) } else { Vec::new() }
+        let is_done = |p: &Taking| p.heard || p.ended || p.lost.is_some();
+        if self.parts.iter().all(is_done) { self.gave_up(now) } else { Vec::new() }
     }
 
     fn gave_up(&mut self, now: Micros) -> Vec<Action> {
@@ -695,7 +733,8 @@ impl Coordinator {
         if missing.is_some() {
             self.beware();
         } else {
-            self.tidy = false;
+            // What was left over may go on.
+            self.tidy = !(totals.target.errors.is_empty() && totals.target.unfinished.is_empty());
         }
         let cell = self.cells[self.next].clone();
         let evidence = std::mem::take(&mut self.evidence);
@@ -1066,7 +1105,10 @@ mod tests {
         assert_eq!(c.state, State::Gathering);
         let again = Member { epoch: 9, ..member(0) };
         let hello = Report::Hello(Box::new(hello()));
-        let actions = c.on(Event::Sent(Arc::new(Sent { from: again.clone(), report: hello })), Micros(3));
+        let joined = c.on(Event::Sent(Arc::new(Sent { from: again.clone(), report: hello })), Micros(3));
+        assert!(matches!(&joined[..], [Action::Told(_)]), "nobody can be told of a cell: {joined:?}");
+        c.on(Event::Back, Micros(4));
+        let actions = c.on(Event::Holders([again.clone()].into()), Micros(5));
         let Some(Action::Send(Command::Prepare { members, .. })) = actions.last() else {
             panic!("{actions:?}")
         };

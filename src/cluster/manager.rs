@@ -91,7 +91,7 @@ async fn carry_out<P: Plane>(
                 News::Holders(holders) => Event::Holders(holders),
                 News::Cut(why) => Event::Cut(why),
                 News::Back => Event::Back,
-                News::Usurped(why) => Event::Usurped(why),
+                News::Over(why) => Event::Over(why),
             },
         };
         let show = matches!(event, Event::Tick);
@@ -107,7 +107,9 @@ async fn carry_out<P: Plane>(
                     {
                         // Who is not told goes by the lease.
                         end.let_go().await;
-                        actions.truncate(done);
+                        // All else is done as it was decided: there may be the end of the run in it.
+                        let rest = actions.split_off(done);
+                        actions.extend(rest.into_iter().filter(|a| !matches!(a, Action::Send(_))));
                         actions.extend(coordinator.on(Event::Cut(error.to_string()), end.now()));
                     }
                 }

@@ -1,6 +1,6 @@
 //! A worker: does its share of each cell that the manager commands, and reports.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -97,6 +97,8 @@ enum Began {
 impl<P: Plane, D: Driver> Worker<P, D> {
     /// Serves until there is no more to do, or it can or should not go on.
     pub async fn serve(&mut self) -> Served {
+        // A plane may say a thing twice, and no user is to be started twice.
+        let mut done = BTreeSet::new();
         loop {
             let word = tokio::select! {
                 biased;
@@ -111,6 +113,7 @@ impl<P: Plane, D: Driver> Worker<P, D> {
                 Word::Command(Command::Prepare { cell, members, tidy }) => {
                     let us = members.iter().position(|m| m == self.end.member());
                     if let Some(us) = us
+                        && done.insert(cell.index)
                         && let Some(served) = self.carry_out(cell, us as u32, &members, tidy).await
                     {
                         return served;
@@ -210,6 +213,9 @@ impl<P: Plane, D: Driver> Worker<P, D> {
             self.end.report(Report::Frame(self.frame(&at, body)));
         } else if let Began::Missed(why) = at.began {
             self.end.report(Report::Missed { cell: number, why });
+        } else if ended.is_none() && !self.end.permit().holds() {
+            // The users saw before us that it ran out. It is not for us to say that the run is over.
+            tracing::warn!("without a permit; the load has stopped");
         } else if ended.is_none() || ended == Some(Served::Ended) {
             self.end.report(Report::GaveUp { cell: number, why: run.failure() });
         }

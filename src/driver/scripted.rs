@@ -69,6 +69,7 @@ impl Script {
             t0 = run.start.opened() => t0,
         };
         sleep_until(t0).await;
+        run.let_go(t0.elapsed());
         let recorder = &run.recorders[0];
         let key = JobKey { user: run.share.first_user + slot, nth: 0 };
         let job = self.job(key, run, recorder).await;

@@ -46,8 +46,8 @@ pub enum News {
     Cut(String),
     /// It is there again, with a new lease.
     Back,
-    /// Another manager has the run. Nothing comes after it.
-    Usurped(String),
+    /// It will never work again, such as when another manager has the run. Nothing comes after it.
+    Over(String),
 }
 
 /// The manager's end.
@@ -186,7 +186,12 @@ async fn read<P: Plane>(
         let entries = match plane.read(&mut places, READ).await {
             Ok(entries) => entries,
             Err(error) => {
-                // The keeper says so, if it lasts.
+                if !error.is_passing() {
+                    let why = format!("what workers say cannot be read: {error}");
+                    let _ = news.send(News::Over(why)).await;
+                    return;
+                }
+                // The keeper tells, if it lasts.
                 tracing::debug!("{error}");
                 tokio::time::sleep(AFTER_FAILURE).await;
                 continue;
@@ -242,9 +247,12 @@ impl<P: Plane> Keeper<P> {
             }
             let news = match self.take_again().await {
                 Ok(()) => News::Back,
-                Err(error) => News::Usurped(error.to_string()),
+                Err(PlaneError::Held { epoch, .. }) => {
+                    News::Over(format!("another manager goes on with the run (epoch {epoch})"))
+                }
+                Err(error) => News::Over(format!("the run cannot go on: {error}")),
             };
-            let is_over = matches!(news, News::Usurped(_));
+            let is_over = matches!(news, News::Over(_));
             if self.news.send(news).await.is_err() || is_over {
                 return;
             }

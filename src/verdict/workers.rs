@@ -9,7 +9,7 @@ use crate::{
     snapshot::{Health, Totals},
 };
 
-/// How far from T0 a worker may have let its users go, the error of its clock's offset included. A
+/// How far apart the workers may have let their users go, the errors of their clocks' offsets included. A
 /// cell measures users who start together; 20 ms is a twenty-fifth of the usual poll interval, so that
 /// no stage shows it, and ten times what offsets between hosts of one site are known to.
 pub const START_WITHIN: Micros = Micros(20_000);
@@ -39,11 +39,23 @@ pub fn worst_cpu(workers: &[Part], totals: &Totals) -> f64 {
     healths(workers, totals).map(|(_, h)| h.cpu_share()).fold(0.0, f64::max)
 }
 
-/// The farthest from T0 that a worker may have let its users go; zero where no second one had users.
+/// How far apart the workers may have let their users go; zero where no second one had users.
 pub fn worst_start(workers: &[Part]) -> Micros {
-    let busy = || workers.iter().filter(|p| p.users > 0);
-    let apart = busy().filter_map(|p| Some(p.start_late? + p.offset.error)).max();
-    apart.filter(|_| busy().count() > 1).unwrap_or_default()
+    let busy: Vec<&Part> = workers.iter().filter(|p| p.users > 0).collect();
+    if busy.len() < 2 { Micros::ZERO } else { apart(&busy).unwrap_or_default() }
+}
+
+/// From the earliest moment that one of them may have begun to the latest that another may have.
+fn apart(busy: &[&Part]) -> Option<Micros> {
+    let bounds = |p: &Part| {
+        let (late, error) = (i128::from(p.start_late?.0), i128::from(p.offset.error.0));
+        Some((late - error, late + error))
+    };
+    let pairs = busy.iter().enumerate().flat_map(|(i, a)| {
+        let others = busy.iter().enumerate().filter(move |(j, _)| *j != i);
+        others.filter_map(move |(_, b)| Some(bounds(b)?.1 - bounds(a)?.0))
+    });
+    pairs.max().map(|most| Micros(most.try_into().unwrap_or(u64::MAX)))
 }
 
 /// `, worst of 3 workers on w02 (epoch 4)` where there is more than one to choose from.
@@ -101,9 +113,9 @@ pub(super) fn began_together(facts: &Facts<'_>) -> Option<Check> {
     }
     let told = busy.iter().filter_map(|p| Some((p.start_late?, *p)));
     let (late, part) = told.max_by_key(|(late, p)| *late + p.offset.error)?;
-    let (error, apart) = (part.offset.error, late + part.offset.error);
+    let (error, apart) = (part.offset.error, apart(&busy)?);
     let evidence = format!(
-        "at most {apart} from T0 (begun {late} late, clock ± {error}), limit {START_WITHIN}{}",
+        "at most {apart} apart (the last begun {late} after T0, its clock ± {error}), limit {START_WITHIN}{}",
         whose(facts, Some(part))
     );
     Some(Check::new(Rule::StartTogether, apart <= START_WITHIN, Verdict::Invalid, evidence))
@@ -212,7 +224,7 @@ mod tests {
     fn a_start_that_the_clock_leaves_in_doubt_is_invalid() {
         assert_eq!(broken(&judged(None, |_| ())), []);
         let checks = judged(None, |workers| workers[1].offset.error = Micros(19_800));
-        let said = "at most 20.1 ms from T0 (begun 300 µs late, clock ± 19.8 ms), limit 20.0 ms, worst of 3 workers on w1 (epoch 3)";
+        let said = "at most 20.2 ms apart (the last begun 300 µs after T0, its clock ± 19.8 ms), limit 20.0 ms, worst of 3 workers on w1 (epoch 3)";
         assert_eq!(broken(&checks), [(Rule::StartTogether, said)]);
         let checks = judged(None, |workers| workers[0].start_late = Some(Micros(25_000)));
         assert!(broken(&checks)[0].1.ends_with("on w0 (epoch 2)"));

@@ -152,7 +152,7 @@ async fn the_users_that_are_shipped_may_do_what_they_must() {
     let end = Entry::Command(Command::End);
     manager.append(&Log::Commands, &end, Some(&lead)).await.unwrap();
     let mut commands = [(Log::Commands, Default::default())].into();
-    assert_eq!(worker.read(&mut commands, lease).await.unwrap(), [end.clone()]);
+    assert_eq!(worker.read(&mut commands, lease).await.unwrap(), std::slice::from_ref(&end));
 
     // A worker commands nobody, and ends no run.
     for error in [

@@ -137,7 +137,7 @@ impl Part {
     }
 
     /// Ends the users as a kill ends a process: nobody cancels their jobs.
-    async fn is_killed(self) {
+    async fn kill(self) {
         for user in self.users {
             user.abort();
             let _ = user.await;
@@ -170,9 +170,10 @@ fn in_setup(totals: &Totals, name: &str) -> BTreeMap<u16, u64> {
 async fn an_account_follows_the_number_in_the_cell() {
     let backend = backend(Duration::from_millis(10), &[]);
     let hosts = [(); 2].map(|()| Host::new(kit(backend.url(), registered(), 3)));
-    let mut number_of_cells = 0;
-    for parts in [&[(0, (0, 2)), (1, (1, 2))][..], &[(1, (0, 1))], &[(0, (1, 2)), (1, (0, 2))]] {
-        let cell = cell(number_of_cells, 3);
+    for (nth, parts) in
+        [&[(0, (0, 2)), (1, (1, 2))][..], &[(1, (0, 1))], &[(0, (1, 2)), (1, (0, 2))]].into_iter().enumerate()
+    {
+        let cell = cell(nth as u32, 3);
         let parts: Vec<Part> = parts
             .iter()
             .map(|(host, place)| hosts[*host].joins(share(&cell, *place, false, Permit::forever())))
@@ -189,13 +190,12 @@ async fn an_account_follows_the_number_in_the_cell() {
         assert!(sum.jobs.values().all(|job| job.outcome == JobOutcome::Fetched), "{:?}", sum.jobs);
         assert_eq!((sum.errors.len(), sum.target.listed.len()), (0, 3), "{:?}", sum.errors);
         let registered = in_setup(&sum, "/auth/register");
-        match number_of_cells {
+        match nth {
             0 => assert_eq!(registered, [(201, 3)].into()),
             // The worker that had 1 and 2 is given 0, 1 and 2, in other places; all exist.
             1 => assert_eq!(registered, [(403, 3)].into()),
             _ => assert_eq!(registered.keys().copied().collect::<Vec<_>>(), [403]),
         }
-        number_of_cells += 1;
     }
     for job in &backend.truth().jobs {
         let number = &job.username["p-".len()..];
@@ -240,7 +240,7 @@ async fn what_lost_workers_leave_is_canceled_in_every_account() {
     }
     accepted(&backend, 5).await;
     for part in lost {
-        part.is_killed().await;
+        part.kill().await;
     }
     let part = Host::new(kit(backend.url(), registered(), 7)).joins(share(
         &cell(1, 2),
@@ -279,7 +279,7 @@ async fn a_worker_that_stands_by_looks_after_its_shared_account() {
     }
     accepted(&backend, 2).await;
     for part in lost {
-        part.is_killed().await;
+        part.kill().await;
     }
     let attack = Attack::launch(2, 1, &Arc::new(kit(backend.url(), shared("ann"), 2))).unwrap();
     let run = Arc::new(share(&cell(1, 1), (0, 2), true, Permit::forever()));

@@ -98,11 +98,16 @@ pub struct Evidence {
     pub busy: Option<String>,
 }
 
+/// An order, the moment it is for, and its turn.
+type Told = (Order, Instant, u64);
+
 /// The run's end of the rig.
 #[derive(Debug)]
 pub struct Rig {
-    orders: mpsc::Sender<(Order, Instant)>,
-    words: mpsc::Receiver<Word>,
+    orders: mpsc::Sender<Told>,
+    words: mpsc::Receiver<(u64, Word)>,
+    /// Rises with every cell that is begun or given up: words about an earlier one come too late.
+    turn: u64,
     task: JoinHandle<()>,
 }
 
@@ -119,27 +124,34 @@ impl Rig {
             samplers,
             has_harmed: false,
             seen: BTreeSet::new(),
+            turn: 0,
             inbox,
             outbox,
         };
-        Self { orders, words, task: tokio::spawn(server.serve()) }
+        Self { orders, words, turn: 0, task: tokio::spawn(server.serve()) }
     }
 
     /// Passes an order on; `now` is the plane's clock, on which its moments are.
-    pub async fn tell(&self, order: Order, now: Micros) {
+    pub async fn tell(&mut self, order: Order, now: Micros) {
+        if matches!(order, Order::Arm { .. } | Order::Abandon) {
+            self.turn += 1;
+        }
         let ahead = match order {
             Order::Start { at } => at.saturating_sub(now),
             _ => Micros::ZERO,
         };
         // A rig that is gone has said why.
-        let _ = self.orders.send((order, Instant::now() + Duration::from(ahead))).await;
+        let _ = self.orders.send((order, Instant::now() + Duration::from(ahead), self.turn)).await;
     }
 
-    /// The next word; never, once it has said everything.
+    /// The next word about the cell it was told of last; never, once it has said everything.
     pub async fn next_word(&mut self) -> Word {
-        match self.words.recv().await {
-            Some(word) => word,
-            None => std::future::pending().await,
+        loop {
+            match self.words.recv().await {
+                Some((turn, word)) if turn == self.turn => return word,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -163,8 +175,10 @@ struct Server {
     has_harmed: bool,
     /// Simulations of the cells so far.
     seen: BTreeSet<u64>,
-    inbox: mpsc::Receiver<(Order, Instant)>,
-    outbox: mpsc::Sender<Word>,
+    /// Of the cell it is at.
+    turn: u64,
+    inbox: mpsc::Receiver<Told>,
+    outbox: mpsc::Sender<(u64, Word)>,
 }
 
 /// A cell that the rig stands beside.
@@ -219,8 +233,9 @@ enum Ended {
 
 impl Server {
     async fn serve(mut self) {
-        while let Some((order, _)) = self.inbox.recv().await {
+        while let Some((order, _, turn)) = self.inbox.recv().await {
             let Order::Arm { cell, given_up } = order else { continue };
+            self.turn = turn;
             let mut at = None;
             let outcome = self.cell(&cell, given_up, &mut at).await;
             let word = match outcome {
@@ -242,7 +257,7 @@ impl Server {
                 }
             };
             // Nobody listens any more when the run is over.
-            let _ = self.outbox.send(word).await;
+            let _ = self.outbox.send((self.turn, word)).await;
         }
         self.take_away().await;
     }
@@ -313,7 +328,7 @@ impl Server {
             }
             None => None,
         };
-        if self.outbox.send(Word::Armed).await.is_err() {
+        if self.outbox.send((self.turn, Word::Armed)).await.is_err() {
             return Ok(Ended::Abandoned);
         }
         let mut ticks = tokio::time::interval(TICK);
@@ -326,7 +341,7 @@ impl Server {
             tokio::select! {
                 biased;
                 order = self.inbox.recv() => match order {
-                    Some((Order::Start { .. }, t0)) => {
+                    Some((Order::Start { .. }, t0, _)) => {
                         here.t0 = Some(t0);
                         self.samplers.started(t0);
                         if let (Some(harm), Some(in_place), Some(canaries)) =
@@ -336,10 +351,10 @@ impl Server {
                             here.during = Some(tokio::spawn(canaries.clone().during(t0)));
                         }
                     }
-                    Some((Order::Merging, _)) => self.samplers.merging(),
-                    Some((Order::Disarm, _)) => break,
-                    Some((Order::Arm { .. }, _)) => return Err("told to arm in the middle of a cell".into()),
-                    Some((Order::Abandon, _)) | None => return Ok(Ended::Abandoned),
+                    Some((Order::Merging, ..)) => self.samplers.merging(),
+                    Some((Order::Disarm, ..)) => break,
+                    Some((Order::Arm { .. }, ..)) => return Err("told to arm in the middle of a cell".into()),
+                    Some((Order::Abandon, ..)) | None => return Ok(Ended::Abandoned),
                 },
                 () = sleep_until(switch.unwrap_or_else(Instant::now)), if switch.is_some() => {
                     if let (Some(harm), Some(in_place)) = (&mut self.harm, &mut here.in_place) {
@@ -386,7 +401,7 @@ impl Server {
             tokio::select! {
                 biased;
                 order = self.inbox.recv() => {
-                    if matches!(order, None | Some((Order::Abandon, _))) {
+                    if matches!(order, None | Some((Order::Abandon, ..))) {
                         during.abort();
                         return Ok(false);
                     }

@@ -48,8 +48,10 @@ pub(super) struct Boss {
     permit: Micros,
     /// Nothing before then; `Take` looks for it.
     inbox: VecDeque<Event>,
-    words: VecDeque<Word>,
+    words: VecDeque<(u64, Word)>,
     actions: VecDeque<Action>,
+    /// The coordinator was told that it is cut off, and not yet that it is back.
+    knows: bool,
     /// How long the command in front is tried.
     tries_until: Option<Micros>,
     is_cut: bool,
@@ -62,7 +64,11 @@ pub(super) struct Boss {
 
 #[derive(Debug, Default)]
 pub(super) struct RigModel {
-    orders: VecDeque<Order>,
+    orders: VecDeque<(Order, u64)>,
+    /// Rises with every cell that is begun or given up.
+    told: u64,
+    /// Of the cell it is at.
+    about: u64,
     at: At,
     turn: u64,
     pub(super) breaks: bool,
@@ -97,6 +103,7 @@ impl Boss {
             inbox: VecDeque::new(),
             words: VecDeque::new(),
             actions: VecDeque::new(),
+            knows: false,
             tries_until: None,
             is_cut: false,
             halted_until: Micros::ZERO,
@@ -207,7 +214,7 @@ impl World {
             return self.rouse(ms(200), Rouse::Take);
         }
         if self.boss.usurper {
-            return self.take_in(Event::Usurped("the lease of manager is held by another".into()));
+            return self.take_in(Event::Over("the lease of manager is held by another".into()));
         }
         let Some(lease) = self.leases.take(MANAGER, self.now) else {
             return self.rouse(ms(500), Rouse::Take);
@@ -237,15 +244,28 @@ impl World {
                 }
             }
             let event = match self.boss.words.pop_front() {
-                Some(word) => Event::Rig(word),
+                Some((about, _)) if about != self.boss.rig.told => continue,
+                Some((_, word)) => Event::Rig(word),
                 None => match self.boss.inbox.pop_front() {
                     Some(event) => event,
                     None => return,
                 },
             };
-            let now = self.now;
-            self.boss.actions = self.boss.coordinator.on(event, now).into();
+            self.decide(event);
         }
+    }
+
+    fn decide(&mut self, event: Event) {
+        match event {
+            Event::Cut(_) => self.boss.knows = true,
+            Event::Back => self.boss.knows = false,
+            _ => {}
+        }
+        let actions = self.boss.coordinator.on(event, self.now);
+        if self.boss.knows && actions.iter().any(|a| matches!(a, Action::Opened(_))) {
+            self.is_wrong("a cell is opened when nobody can be told of it".into());
+        }
+        self.boss.actions.extend(actions);
     }
 
     /// Carries out the action in front; `false` when that takes longer.
@@ -272,15 +292,16 @@ impl World {
                 if self.boss_reaches() {
                     self.leases.release(&self.boss.lease, now);
                 }
-                self.boss.actions.clear();
-                let why = "nothing can be said".to_owned();
-                self.boss.actions.extend(self.boss.coordinator.on(Event::Cut(why), now));
+                self.boss.actions.retain(|a| !matches!(a, Action::Send(_)));
+                self.decide(Event::Cut("nothing can be said".into()));
             }
             return true;
         }
         match self.boss.actions.pop_front() {
             Some(Action::Rig(order)) => {
-                self.boss.rig.orders.push_back(order);
+                let rig = &mut self.boss.rig;
+                rig.told += u64::from(matches!(order, Order::Arm { .. } | Order::Abandon));
+                rig.orders.push_back((order, rig.told));
                 self.run_rig();
             }
             Some(Action::Opened(cell)) => {
@@ -324,7 +345,10 @@ impl World {
             let rig = &mut self.boss.rig;
             match rig.at {
                 At::Nothing => match rig.orders.pop_front() {
-                    Some(Order::Arm { .. }) => self.rig_is_at(At::Idle),
+                    Some((Order::Arm { .. }, about)) => {
+                        rig.about = about;
+                        self.rig_is_at(At::Idle);
+                    }
                     Some(_) => {}
                     None => return,
                 },
@@ -332,7 +356,7 @@ impl World {
                     Some(_) => self.boss.rig.at = At::Nothing,
                     None => return,
                 },
-                At::Armed => match rig.orders.pop_front() {
+                At::Armed => match rig.orders.pop_front().map(|(order, _)| order) {
                     Some(Order::Disarm) => self.rig_is_at(At::Disarming),
                     Some(Order::Abandon) => rig.at = At::Nothing,
                     Some(Order::Arm { .. }) => {
@@ -378,7 +402,8 @@ impl World {
             }
         };
         self.tell(|| format!("the rig says {word:?}"));
-        self.boss.words.push_back(word);
+        let about = self.boss.rig.about;
+        self.boss.words.push_back((about, word));
         if self.boss.actions.is_empty() {
             self.go_on();
         }

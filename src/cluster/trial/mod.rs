@@ -121,8 +121,15 @@ fn fault(workers: usize) -> impl Strategy<Value = Fault> {
     ]
 }
 
+/// Few, at any time or all at once.
+fn faults(workers: usize) -> impl Strategy<Value = Vec<(u64, Fault)>> {
+    let at_once = (5u64..60).prop_flat_map(move |at| vec((at..at + 6, fault(workers)), 2..6));
+    prop_oneof![vec((0u64..90, fault(workers)), 0..5), at_once]
+}
+
 fn net() -> impl Strategy<Value = Net> {
-    let bad = ((0u32..20, 0u32..20), (0u32..20, 0u32..20), 1u64..6_000, any::<bool>());
+    let bad =
+        ((0u32..20, 0u32..20), (0u32..20, 0u32..20), prop_oneof![1u64..6_000, 1u64..40_000], any::<bool>());
     prop_oneof![
         // A log, read in order.
         Just(Net { lost: (0, 0), twice: (0, 0), delay: 20, shuffled: false }),
@@ -144,7 +151,7 @@ fn spec() -> impl Strategy<Value = Spec> {
             0u32..3,
             any::<bool>(),
             net(),
-            vec((0u64..90, fault(workers)), 0..5),
+            faults(workers),
             any::<u64>(),
         )
             .prop_map(
@@ -179,7 +186,12 @@ fn judge(spec: &Spec) -> Result<Option<String>, String> {
 
 #[test]
 fn whatever_happens_a_run_is_right_or_says_that_it_is_not() {
-    let config = ProptestConfig { cases: cases(400), failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases: cases(400),
+        failure_persistence: None,
+        max_shrink_iters: 3_000,
+        ..ProptestConfig::default()
+    };
     let mut runner = TestRunner::new(config);
     let judged = runner.run(&spec(), |spec| judge(&spec).map(drop).map_err(TestCaseError::fail));
     if let Err(error) = judged {

@@ -378,7 +378,9 @@ impl World {
         self.tell(|| format!("{member} hears {}", commanded(&command)));
         match command {
             Command::Prepare { cell, members, .. } if ours.is_none() => {
-                if let Some(us) = members.iter().position(|m| *m == member) {
+                if let Some(us) = members.iter().position(|m| *m == member)
+                    && self.life(node).is_some_and(|life| life.done.insert(cell.index))
+                {
                     self.prepare(node, &cell, us as u32, members.len());
                 }
             }
@@ -410,7 +412,6 @@ impl World {
         let mut new = Totals::default();
         new.health.cpu = Micros(u64::from(share.users) + 1);
         let Some(life) = self.life(node) else { return };
-        life.done.insert(cell.index);
         life.work = Some(Work {
             share,
             of,

@@ -357,8 +357,12 @@ impl World {
                 continue;
             }
             let times = if self.percent(twice) { 2 } else { 1 };
-            for _ in 0..times {
+            for time in 0..times {
                 let mut at = self.now + self.delay();
+                if time == 1 && self.spec.net.shuffled {
+                    // Long after all is over.
+                    at += self.up_to(s(60));
+                }
                 if !self.spec.net.shuffled {
                     at = at.max(self.last_told[node]);
                     self.last_told[node] = at;
@@ -502,8 +506,12 @@ pub(super) fn said(sent: &Sent) -> String {
     let what = match &sent.report {
         Report::Hello(_) => "Hello".to_owned(),
         Report::Frame(f) => {
-            let is_final = matches!(f.body, crate::snapshot::FrameBody::Final(_));
-            format!("frame {}{} of cell {}", f.seq, if is_final { ", the final one," } else { "" }, f.cell)
+            format!(
+                "frame {}{} of cell {}",
+                f.seq,
+                if f.is_final() { ", the final one," } else { "" },
+                f.cell
+            )
         }
         other => format!("{other:?}"),
     };

@@ -19,6 +19,8 @@ pub struct Facts {
     pub version: String,
     /// The name that Redis gave itself at its start.
     pub run_id: String,
+    /// Whether it can be reached from this host only.
+    pub is_near: bool,
 }
 
 /// Looks at a plane. `is_insecure` lets one through that anybody may use, wherever it is; `target` is
@@ -28,8 +30,9 @@ pub struct Facts {
 /// Why it cannot be used, one line with the remedy.
 pub async fn check(door: &Door, is_insecure: bool, target: Option<&str>) -> Result<Facts, PlaneError> {
     let refuse = |why: &str| Err(PlaneError::Refused(format!("at {door} {why}")));
-    let is_near = is_insecure || is_loopback(door).await?;
-    if !is_near && !door.has_password() {
+    let is_near = is_loopback(door).await?;
+    let is_trusted = is_insecure || is_near;
+    if !is_trusted && !door.has_password() {
         return refuse(
             "would be used without a password, and not on this host: give SPRINGTIDE_PLANE_PASSWORD or \
              --plane-password-file, or allow it with --insecure-plane",
@@ -44,7 +47,7 @@ pub async fn check(door: &Door, is_insecure: bool, target: Option<&str>) -> Resu
         }),
         other => other,
     })?;
-    if !is_near && is_open_to_all(door).await? {
+    if !is_trusted && is_open_to_all(door).await? {
         return refuse(
             "lets everybody in without a password: set one there (requirepass, or ACL SETUSER default off), \
              or allow it with --insecure-plane",
@@ -74,7 +77,7 @@ pub async fn check(door: &Door, is_insecure: bool, target: Option<&str>) -> Resu
     if target.is_some_and(|target| !target.is_empty() && target == run_id) {
         return refuse("is the target's own Redis, which would be measured along: give another one");
     }
-    Ok(Facts { url: door.to_string(), version, run_id })
+    Ok(Facts { url: door.to_string(), version, run_id, is_near })
 }
 
 /// Whether all addresses it may be reached at are this host's own.

@@ -223,7 +223,10 @@ impl Plane for RedisStreams {
         let mut all = Vec::with_capacity(names.len());
         for names in names.chunks(LEASES) {
             let keys: Vec<String> = names.iter().map(|name| self.keys.lease(name)).collect();
-            let what = format!("look at {}", keys.join(" "));
+            let what = match &keys[..] {
+                [key] => format!("look at {key}"),
+                keys => format!("look at {} leases of {}", keys.len(), self.keys.run()),
+            };
             let held: Vec<i64> = self.link.call(&what, &script(scripts::HOLDERS, &keys)).await?;
             for pair in held.chunks_exact(2) {
                 let [epoch, left] = [pair[0], pair[1]];
