@@ -97,8 +97,8 @@ pub(super) async fn carry_out(
         }
         None => None,
     };
-    if let (Some(before), Some(fleet)) = (&before, &fleet) {
-        fleet.is_free(&before.record.run_id).await.map_err(Failure::usage)?;
+    if let Some(fleet) = &fleet {
+        fleet.is_free(&run_id).await.map_err(Failure::usage)?;
     }
     if let Some(before) = &before {
         before.same_eyes(&scene.rigging, &errand).map_err(Failure::usage)?;

@@ -84,11 +84,11 @@ impl Fleet {
         Ok(Self { asked: asked.clone(), door, facts, secret })
     }
 
-    /// Whether a run that is to go on has a manager that is alive. The lease of one that is not runs
-    /// out in a moment.
+    /// Whether a run that is to go on has a manager that is alive, and we may look at all. The lease of
+    /// one that is not runs out in a moment.
     ///
     /// # Errors
-    /// When it has.
+    /// When it has, or the plane does not let us.
     pub(super) async fn is_free(&self, run_id: &str) -> Result<()> {
         let plane = Lobby::at(&self.door).take_over(run_id, "");
         let mut left = None;

@@ -83,10 +83,11 @@ fn who_is_terminated_finishes_its_cell_and_leaves() {
     let manager = fleet.manager().set("expect-workers", 2).set("jobs-per-user", 2).start();
     fleet.in_flight(0, 4);
     leaves.signal(Signal::TERM);
-    leaves.ends().leaves_with(0);
+    let left = leaves.ends();
+    left.leaves_with(0);
     let ended = manager.ends();
     let run = ends_true(&ended, Exit::Pass, &fleet.backend.truth());
-    assert_eq!(invalid(&run), []);
+    assert_eq!(invalid(&run), [], "{}\n{}", left.err, ended.err);
     let names: Vec<Vec<&str>> =
         run.cells.iter().map(|c| c.workers.iter().map(|w| &*w.name).collect()).collect();
     assert_eq!(names[0], ["a", "b"]);

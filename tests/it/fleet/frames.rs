@@ -52,7 +52,9 @@ fn doubled_and_overtaken_frames_change_nothing(#[case] choice: Choice) {
     assert_eq!(counted(&run), served);
     if choice(1, false) == Fate::Twice {
         let repeated: u64 = (0..run.cells.len()).map(|cell| part(&run, cell, "b").repeated).sum();
-        assert_eq!(repeated, proxy.frames(), "each came again");
+        // Of the final ones the second may come when the cell is closed.
+        let cells = run.cells.len() as u64;
+        assert!((proxy.frames() - cells..=proxy.frames()).contains(&repeated), "each came again: {repeated}");
     }
 }
 
