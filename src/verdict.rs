@@ -236,6 +236,9 @@ pub fn of_cell(facts: &Facts<'_>, limits: &Limits) -> Vec<Check> {
             format!("{fetched} of {ended}"),
         ));
     }
+    // Where frames are missing, that is why nothing else adds up.
+    let is_cause = |c: &Check| c.rule == Rule::FramesComplete && c.verdict != Verdict::Pass;
+    checks.sort_by_key(|c| !is_cause(c));
     checks
 }
 

@@ -29,6 +29,11 @@ impl Course {
         Self { todo, closed: 0, opened: None, took: BTreeMap::new() }
     }
 
+    /// No cell has begun yet.
+    pub(super) fn is_at_its_start(&self) -> bool {
+        self.closed == 0 && self.opened.is_none()
+    }
+
     /// A cell begins.
     pub(super) fn opened(&mut self) {
         self.opened = Some(Instant::now());

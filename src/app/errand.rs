@@ -284,7 +284,13 @@ async fn measure(
     };
     let spans = scene.instruments.spans();
     let samplers = scene.instruments.set_up(folder);
-    let mut watch = Watch::new(record, todo.clone(), folder.to_owned(), args.no_progress, spans.clone());
+    let mut watch = Watch::new(
+        record,
+        todo.clone(),
+        (args.out.clone(), folder.to_owned()),
+        args.no_progress,
+        spans.clone(),
+    );
     watch.live = scene.instruments.show(&watch.record);
     let rig = scene.rigging.set_up(&name, samplers);
     let means = Means { args, wanted, origin, name, folder, spans };

@@ -85,7 +85,9 @@ pub(super) fn remove_unless_measured(folder: &Path) {
 
 /// Points `latest` at the folder. A convenience: where links cannot be made, it is left out.
 pub(super) fn point_latest_at(out: &Path, folder: &Path) {
-    let Ok(inside) = folder.strip_prefix(out) else { return };
+    // The folder may have been named by way of the link itself.
+    let (Ok(real), Ok(within)) = (folder.canonicalize(), out.canonicalize()) else { return };
+    let Ok(inside) = real.strip_prefix(within) else { return };
     let (link, fresh) = (out.join("latest"), out.join(".latest.new"));
     let _ = fs::remove_file(&fresh);
     let linked = std::os::unix::fs::symlink(inside, &fresh).and_then(|()| fs::rename(&fresh, &link));

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::course::Course;
+use super::{course::Course, folder};
 use crate::{
     cluster::manager::Watcher,
     crew::{self, What},
@@ -17,13 +17,15 @@ use crate::{
     snapshot::{Job, Totals},
     spans,
     timeline::{JobOutcome, Stage},
-    verdict::{Rule, Verdict},
+    verdict::Verdict,
 };
 
 /// Watches a run, keeps its record and shows how it goes.
 pub(super) struct Watch {
     pub(super) record: RunRecord,
     folder: PathBuf,
+    /// Where `latest` stands.
+    out: PathBuf,
     /// `None` when stderr is no terminal.
     bar: Option<ProgressBar>,
     last_log: Micros,
@@ -39,7 +41,7 @@ impl Watch {
     pub(super) fn new(
         record: RunRecord,
         todo: Vec<Cell>,
-        folder: PathBuf,
+        (out, folder): (PathBuf, PathBuf),
         lines_only: bool,
         spans: Option<spans::Sender>,
     ) -> Self {
@@ -51,7 +53,16 @@ impl Watch {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { record, folder, bar, last_log: Micros::ZERO, course: Course::new(todo), spans, live: None }
+        Self {
+            record,
+            folder,
+            out,
+            bar,
+            last_log: Micros::ZERO,
+            course: Course::new(todo),
+            spans,
+            live: None,
+        }
     }
 
     /// Ends the living line.
@@ -116,6 +127,10 @@ impl Watcher for Watch {
         if let Some(live) = &self.live {
             live.opened(cell);
         }
+        if self.course.is_at_its_start() {
+            // From here on it is worth while to go on with it.
+            folder::point_latest_at(&self.out, &self.folder);
+        }
         self.last_log = Micros::ZERO;
         self.course.opened();
         if let Some(bar) = &self.bar {
@@ -167,10 +182,7 @@ impl Watcher for Watch {
             CellKind::WarmUp => format!("{name}: {counts} (discarded)"),
             CellKind::Measured => {
                 let (took, verdict) = (record.duration, record.verdict);
-                let broken =
-                    record.checks.iter().filter(|c| c.verdict == verdict && verdict != Verdict::Pass);
-                // Where frames are missing, that is why the books do not add up.
-                let broken = broken.min_by_key(|c| c.rule != Rule::FramesComplete);
+                let broken = record.checks.iter().find(|c| c.verdict == verdict && verdict != Verdict::Pass);
                 let why = broken.map_or(String::new(), |c| format!(" ({}: {})", c.rule, c.evidence));
                 let then = if again { ", to be made again at the end" } else { "" };
                 format!("{name}: {counts}, {took}{p50}: {verdict}{why}{then}")

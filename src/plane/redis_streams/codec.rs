@@ -103,8 +103,10 @@ pub(super) fn place(id: &[u8]) -> Option<Place> {
 
 /// What a reply to XREAD brings of these logs: the entries, each log in its order, and the new places.
 ///
+/// What cannot be read is skipped, with a warning.
+///
 /// # Errors
-/// What stands where that nobody can read.
+/// When the reply is none to XREAD.
 pub(super) fn read(
     reply: &Value,
     keys: &BTreeMap<String, &Log>,
@@ -121,10 +123,11 @@ pub(super) fn read(
         let log = *keys.get(key).ok_or_else(odd)?;
         for entry in entries {
             let (place, text) = one(entry, "e").ok_or_else(odd)?;
-            let entry = decode(log, text);
-            read.push(
-                entry.map_err(|why| format!("has an entry {place} in {key} that cannot be read: {why}"))?,
-            );
+            match decode(log, text) {
+                Ok(entry) => read.push(entry),
+                // Whoever counts on it sees that it is missing.
+                Err(why) => tracing::warn!("entry {place} in {key} cannot be read, and is skipped: {why}"),
+            }
             places.insert(log.clone(), place);
         }
     }
@@ -233,11 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn what_cannot_be_read_is_skipped() {
         let keys = BTreeMap::from([("springtide:r:cmd".to_owned(), &Log::Commands)]);
         for (field, text) in [("e", "{\"start\":"), ("e", "7"), ("x", "\"end\"")] {
-            let why = read(&reply("springtide:r:cmd", "5-1", field, text.as_bytes()), &keys).unwrap_err();
-            assert!(why.starts_with("has an entry 5-1 in springtide:r:cmd that cannot be read: "), "{why}");
+            let (entries, places) =
+                read(&reply("springtide:r:cmd", "5-1", field, text.as_bytes()), &keys).unwrap();
+            assert_eq!((entries, places), (Vec::new(), [(Log::Commands, Place(5, 1))].into()));
         }
         assert_eq!(read(&Value::Nil, &keys).unwrap(), Default::default());
         assert!(read(&Value::Okay, &keys).is_err());

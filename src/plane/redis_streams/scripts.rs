@@ -1,7 +1,8 @@
 //! What must happen at once or not at all, as scripts that Redis runs (`EVAL`). Each is one round trip.
 //!
 //! A run is open as long as its manifest stands: no script makes a key of a run that has none, but the
-//! first lease of a manager. Keys of a closed run that had no time left would stay for ever.
+//! first lease of a manager. Keys of a closed run that had no time left would stay for ever, and so would
+//! those of a run whose manager was killed and never resumed: each key is given a month.
 //!
 //! Keys are given as arguments like others, not as `KEYS`: to name a key there is to ask for the right
 //! to write it, and workers only read some.
@@ -17,7 +18,7 @@ if most ~= '0' then
 else
   redis.call('XADD', log, '*', 'e', entry)
 end
-redis.call('PERSIST', log)
+redis.call('EXPIRE', log, 2592000)
 return 1";
 
 /// Arguments: manifest, lease, epochs, commands, roll; milliseconds; the highest epoch known to whoever
@@ -38,9 +39,7 @@ end
 redis.call('SET', lease, string.format('%.0f', epoch), 'PX', ttl)
 if opens ~= '' then
   redis.call('SET', manifest, opens)
-  redis.call('PERSIST', epochs)
-  redis.call('PERSIST', commands)
-  redis.call('PERSIST', roll)
+  for _, key in ipairs({manifest, epochs, commands, roll}) do redis.call('EXPIRE', key, 2592000) end
 end
 return {1, epoch}";
 
