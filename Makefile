@@ -7,9 +7,10 @@ SHELL := /bin/bash
 # What is needed beside Rust, as command=package of Debian. A C compiler, because two crates
 # bring C code and Rust links with it; Chromium, because the tests look at report.html in it; Redis
 # and openssl, because the tests sample a real server, with TLS too; Prometheus, because they have it
-# read what is in deploy/; gdb, because memray gets into a running process by it.
+# read what is in deploy/; gdb, because memray gets into a running process by it; faketime and ip, because the
+# tests give a worker a wrong clock, and hosts of their own.
 TOOLS := cc=build-essential /usr/bin/chromium=chromium redis-server=redis-server openssl=openssl \
-	prometheus=prometheus gdb=gdb
+	prometheus=prometheus gdb=gdb faketime=faketime ip=iproute2
 
 # The profilers that the tests run, from PyPI, in a place of their own.
 PYTHON := $(or $(CARGO_TARGET_DIR),target)/python

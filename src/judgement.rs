@@ -24,18 +24,19 @@ pub fn close(run: &mut RunRecord) {
         Some(why) => format!("{done} of {planned} cells: {why}"),
         None => format!("{done} of {planned} cells"),
     };
-    // Where nothing was measured, no number can be wrong: the run failed; but too few workers say
-    // nothing of the target.
+    // Where nothing was measured, no number can be wrong: the run failed; but too few workers, or a plane
+    // that is gone, say nothing of the target.
     let otherwise = if done == 0 && !is_short(run) { Verdict::Fail } else { Verdict::Invalid };
     checks.push(Check::new(Rule::RunComplete, done == planned, otherwise, evidence));
     run.checks = checks;
     run.verdict = Some(verdict::worst(run.all_checks()));
 }
 
-/// Whether it was too few workers that ended it.
+/// Whether it was for want of workers or of the plane that it ended.
 fn is_short(run: &RunRecord) -> bool {
     let events = run.crew.iter().flat_map(|crew| &crew.events);
-    events.last().is_some_and(|event| matches!(event.what, What::Short { .. }))
+    let mut fateful = events.filter(|e| matches!(e.what, What::Short { .. } | What::Cut { .. } | What::Back));
+    fateful.next_back().is_some_and(|event| event.what != What::Back)
 }
 
 /// Whether jobs of different cells of a scenario have results of one shape, where there are any to

@@ -235,7 +235,8 @@ impl Coordinator {
             }
             Event::Over(why) => {
                 self.state = State::Done;
-                vec![Action::Finish(Some(why))]
+                let told = self.told(None, What::Cut { why: why.clone() }, now);
+                vec![told, Action::Finish(Some(why))]
             }
             Event::Rig(word) => self.on_rig(word, now),
             Event::Stop(why) => self.on_stop(why, now),

@@ -201,7 +201,7 @@ impl fmt::Display for Kind {
             Self::RejectedSubmit { status } => write!(f, "submit refused with status {status}"),
             Self::UnknownState => f.write_str("state name outside the contract"),
             Self::NotQuiet => {
-                f.write_str("a job that was given up could not be made terminal; it may load later cells")
+                f.write_str("a job that was given up or left over could not be made terminal; it loads this cell or later ones")
             }
             Self::Unreconciled => f.write_str("the target's own list of jobs could not be read"),
             Self::PollTooCoarse { stage, median, interval } => write!(

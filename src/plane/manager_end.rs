@@ -66,6 +66,8 @@ struct Lease<P> {
     plane: Arc<P>,
     member: Mutex<Member>,
     permit: Permit,
+    /// When it was given back before its time.
+    let_go: Mutex<Option<Instant>>,
 }
 
 impl<P> Lease<P> {
@@ -81,6 +83,8 @@ impl<P: Plane> ManagerEnd<P> {
     /// # Errors
     /// When the plane is away, or another manager has the run and renews its lease.
     pub async fn open(plane: Arc<P>, lease: Option<Duration>) -> Result<Self, PlaneError> {
+        // Whoever joins from the moment we have the lease on is to be read of.
+        let roll = plane.end_of(&Log::Roll).await?;
         let ttl = lease.unwrap_or(Duration::MAX);
         let (member, asked) = take(&*plane, MANAGER, ttl).await?;
         let permit = Permit::forever();
@@ -88,9 +92,8 @@ impl<P: Plane> ManagerEnd<P> {
             permit.extend(asked + ttl);
         }
         let clock = Arc::new(Clock::of(&*plane).await?);
-        let roll = plane.end_of(&Log::Roll).await?;
         plane.announce().await?;
-        let held = Arc::new(Lease { plane, member: Mutex::new(member), permit });
+        let held = Arc::new(Lease { plane, member: Mutex::new(member), permit, let_go: Mutex::default() });
         let (sender, news) = mpsc::channel(256);
         let names = Arc::new(Mutex::new(BTreeSet::new()));
         let places = BTreeMap::from([(Log::Roll, roll)]);
@@ -150,6 +153,7 @@ impl<P: Plane> ManagerEnd<P> {
 
     /// Lets the workers go: they stop as if the manager were gone.
     pub async fn let_go(&self) {
+        *self.held.let_go.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let member = self.held.member().clone();
         let _ = self.held.plane.release(&member).await;
     }
@@ -348,6 +352,11 @@ impl<P: Plane> Keeper<P> {
     /// Takes the lease again, once the plane is there.
     async fn take_again(&self) -> Result<(), PlaneError> {
         let plane = &*self.held.plane;
+        let let_go = self.held.let_go.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(at) = let_go {
+            // A worker that does not reach the plane counts on the lease that it saw last.
+            tokio::time::sleep_until(at + self.ttl).await;
+        }
         loop {
             let taken = match take(plane, MANAGER, self.ttl).await {
                 Ok((member, asked)) => {

@@ -55,6 +55,8 @@ pub(super) struct Boss {
     /// How long the command in front is tried.
     tries_until: Option<Micros>,
     is_cut: bool,
+    /// When the lease was given back before its time.
+    let_go: Option<Micros>,
     pub(super) halted_until: Micros,
     pub(super) apart_until: Micros,
     pub(super) usurper: bool,
@@ -106,6 +108,7 @@ impl Boss {
             knows: false,
             tries_until: None,
             is_cut: false,
+            let_go: None,
             halted_until: Micros::ZERO,
             apart_until: Micros::ZERO,
             usurper: false,
@@ -210,6 +213,9 @@ impl World {
     }
 
     fn take_again(&mut self) {
+        if let Some(at) = self.boss.let_go.take() {
+            return self.at(at + TTL, Happening::Boss(Rouse::Take));
+        }
         if !self.boss_reaches() {
             return self.rouse(ms(200), Rouse::Take);
         }
@@ -289,6 +295,7 @@ impl World {
                 self.command(&command);
             } else if command != Command::End {
                 self.tell(|| format!("the manager cannot say {}", super::world::commanded(&command)));
+                self.boss.let_go = Some(now);
                 if self.boss_reaches() {
                     self.leases.release(&self.boss.lease, now);
                 }

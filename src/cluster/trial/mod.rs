@@ -18,8 +18,10 @@
 //! fails is made small first, and then told from its beginning.
 
 mod boss;
+mod ends;
 mod node;
 mod plane;
+mod sums;
 mod world;
 
 use std::env;
@@ -226,5 +228,19 @@ fn a_plane_that_is_gone_for_good_ends_the_run_with_a_reason() {
     for at in [0, 3, 8, 20] {
         let ended = judge(&Spec { faults: vec![(at, Fault::Gone)], ..calm() });
         assert!(matches!(&ended, Ok(Some(_))), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_manager_that_lets_its_workers_go_waits_for_those_who_do_not_hear_of_it() {
+    for seed in 0..200 {
+        let at = 8 + seed % 8;
+        let faults = vec![
+            (at, Fault::Kill { worker: 2, back: None }),
+            // The loss is to be told, but the plane takes nothing for as long as that is tried.
+            (at + 4, Fault::Full { lasts: 4 + seed % 6 }),
+            (at + 7 + seed % 5, Fault::Cut { worker: 0, lasts: 8 }),
+        ];
+        judge(&Spec { seed, faults, ..calm() }).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }

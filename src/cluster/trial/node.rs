@@ -46,7 +46,6 @@ pub(super) enum Stir {
 
 /// A worker's process and the host it runs on.
 pub(super) struct Node {
-    number: usize,
     fits: bool,
     /// By how much its reading of the plane's clock is wrong.
     off: i64,
@@ -110,9 +109,8 @@ enum Began {
 }
 
 impl Node {
-    pub(super) fn new(number: usize, fits: bool, off: i64) -> Self {
+    pub(super) fn new(fits: bool, off: i64) -> Self {
         Self {
-            number,
             fits,
             off,
             is_dead: true,
@@ -492,7 +490,8 @@ impl World {
         work.new.progress.submitted += 1;
         work.in_flight.insert(user);
         self.starts(cell, user, &member);
-        let takes = ms(500) + self.up_to(s(6));
+        let most = if self.percent(50) { s(3) } else { s(18) };
+        let takes = ms(500) + self.up_to(most);
         self.stir(node, takes, Stir::JobEnds(cell, user));
     }
 

@@ -90,7 +90,6 @@ pub(super) struct World {
     turn: u64,
     pub(super) chance: ChaCha8Rng,
     pub(super) leases: Leases,
-    pub(super) settings: Settings,
     pub(super) nodes: Vec<Node>,
     pub(super) boss: Boss,
     /// Nobody reaches the plane before then.
@@ -138,7 +137,6 @@ impl World {
             turn: 0,
             chance: ChaCha8Rng::seed_from_u64(spec.seed),
             leases,
-            settings,
             nodes: Vec::new(),
             boss,
             away_until: Micros::ZERO,
@@ -157,7 +155,7 @@ impl World {
         };
         for (number, (comes, fits)) in spec.workers.iter().enumerate() {
             let off = world.up_to(ms(12)).0 as i64 - 6_000;
-            world.nodes.push(Node::new(number, *fits, off));
+            world.nodes.push(Node::new(*fits, off));
             world.at(s(*comes), Happening::Begins(number));
         }
         for (at, fault) in &spec.faults {

@@ -6,6 +6,7 @@
 
 mod comings;
 mod frames;
+mod hosts;
 mod losses;
 mod managers;
 mod outages;

@@ -1,4 +1,6 @@
-//! A plane for tests that can be taken away.
+//! Planes for tests: one that can be taken away, and one where leases run out and words are lost.
+
+mod storm;
 
 use std::{
     collections::BTreeMap,
@@ -6,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::storm::{Storm, Stormy};
 use super::{Entry, Held, Log, Place, Plane, PlaneError};
 use crate::{crew::Member, micros::Micros};
 
