@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
@@ -97,11 +97,17 @@ impl<P: Plane> ManagerEnd<P> {
         let (sender, news) = mpsc::channel(256);
         let names = Arc::new(Mutex::new(BTreeSet::new()));
         let places = BTreeMap::from([(Log::Roll, roll)]);
-        let mut tasks =
-            vec![tokio::spawn(read(Arc::clone(&held.plane), places, Arc::clone(&names), sender.clone()))];
+        let look = Arc::new(Look::default());
+        let mut tasks = vec![tokio::spawn(read(
+            Arc::clone(&held),
+            places,
+            Arc::clone(&names),
+            Arc::clone(&look),
+            sender.clone(),
+        ))];
         if let Some(ttl) = lease {
             let keeper =
-                Keeper { held: Arc::clone(&held), ttl, clock: Arc::clone(&clock), names, news: sender };
+                Keeper { held: Arc::clone(&held), ttl, clock: Arc::clone(&clock), names, look, news: sender };
             tasks.push(tokio::spawn(keeper.keep()));
         }
         let lead = if lease.is_some() { LEADS.0 } else { LEADS.1 };
@@ -180,14 +186,37 @@ impl<P> Drop for ManagerEnd<P> {
     }
 }
 
+/// The last look at the leases, until it is told. A worker that leaves says so before it gives its lease
+/// back: so a look is told when everything that was said before it has been.
+#[derive(Debug, Default)]
+struct Look {
+    holders: Mutex<Option<BTreeSet<Member>>>,
+    /// Somebody is gone, which is not to wait for the next entry.
+    urgent: Notify,
+}
+
+impl Look {
+    fn holders(&self) -> MutexGuard<'_, Option<BTreeSet<Member>>> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 async fn read<P: Plane>(
-    plane: Arc<P>,
+    held: Arc<Lease<P>>,
     mut places: BTreeMap<Log, super::Place>,
     names: Arc<Mutex<BTreeSet<String>>>,
+    look: Arc<Look>,
     news: mpsc::Sender<News>,
 ) {
+    let plane = &held.plane;
     loop {
-        let entries = match plane.read(&mut places, READ).await {
+        let looked = look.holders().clone();
+        let wait = if looked.is_some() { Duration::ZERO } else { READ };
+        let read = tokio::select! {
+            read = plane.read(&mut places, wait) => read,
+            () = look.urgent.notified(), if looked.is_none() => continue,
+        };
+        let entries = match read {
             Ok(entries) => entries,
             Err(error) => {
                 if !error.is_passing() {
@@ -202,12 +231,21 @@ async fn read<P: Plane>(
             }
         };
         if entries.is_empty() {
+            if let Some(holders) = looked {
+                look.holders().take_if(|last| *last == holders);
+                if news.send(News::Holders(holders)).await.is_err() {
+                    return;
+                }
+            }
             continue;
         }
-        // Those are in our hands now. What cannot be trimmed is trimmed the next time.
-        let read: BTreeMap<_, _> =
-            places.iter().filter(|(log, _)| **log != Log::Roll).map(|(l, p)| (l.clone(), *p)).collect();
-        let _ = plane.trim(&read).await;
+        // Those are in our hands now. What cannot be trimmed is trimmed the next time. A process that was
+        // stopped may read what another manager has not read yet: that is not its to trim.
+        if held.permit.holds() {
+            let read: BTreeMap<_, _> =
+                places.iter().filter(|(log, _)| **log != Log::Roll).map(|(l, p)| (l.clone(), *p)).collect();
+            let _ = plane.trim(&read).await;
+        }
         for entry in entries {
             match entry {
                 Entry::Member(member) => {
@@ -234,6 +272,7 @@ struct Keeper<P> {
     ttl: Duration,
     clock: Arc<Clock>,
     names: Arc<Mutex<BTreeSet<String>>>,
+    look: Arc<Look>,
     news: mpsc::Sender<News>,
 }
 
@@ -267,6 +306,7 @@ impl<P: Plane> Keeper<P> {
     async fn renew(&self, why: &mut String) -> String {
         let mut ticks = tokio::time::interval(self.ttl / RENEWALS);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut before = BTreeSet::new();
         loop {
             ticks.tick().await;
             let asked = Instant::now();
@@ -287,8 +327,12 @@ impl<P: Plane> Keeper<P> {
             // Worse looks than the best change nothing; failures show in the renewal.
             let _ = self.clock.look(&*self.held.plane).await;
             if let Some(holders) = self.look().await {
-                // A manager that has much to read hears of it the next time; the lease does not wait.
-                let _ = self.news.try_send(News::Holders(holders));
+                let is_gone = !holders.is_superset(&before);
+                before.clone_from(&holders);
+                *self.look.holders() = Some(holders);
+                if is_gone {
+                    self.look.urgent.notify_one();
+                }
             }
         }
     }
@@ -327,5 +371,39 @@ impl<P: Plane> Keeper<P> {
                 other => return other,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::{Report, in_process::InProcess};
+
+    /// However much there is to read, and however long that takes.
+    #[tokio::test(start_paused = true)]
+    async fn who_left_is_heard_to_the_end_before_it_is_missed() {
+        const REPORTS: u32 = 1_000;
+        let ttl = Duration::from_secs(5);
+        let plane = Arc::new(InProcess::new());
+        let mut end = ManagerEnd::open(Arc::clone(&plane), Some(ttl)).await.unwrap();
+        let worker = plane.take("a", ttl).await.unwrap();
+        plane.append(&Log::Roll, &Entry::Member(worker.clone()), None).await.unwrap();
+        while end.next().await != News::Holders(BTreeSet::from([worker.clone()])) {}
+        for cell in 0..REPORTS {
+            let sent = Sent { from: worker.clone(), report: Report::Merging { cell } };
+            let log = Log::Reports(worker.name.clone());
+            plane.append(&log, &Entry::Sent(Arc::new(sent)), None).await.unwrap();
+        }
+        plane.release(&worker).await.unwrap();
+        let mut heard = 0;
+        loop {
+            match end.next().await {
+                News::Sent(_) => heard += 1,
+                News::Holders(holders) if !holders.contains(&worker) => break,
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(heard, REPORTS);
     }
 }

@@ -294,7 +294,8 @@ pub(crate) struct Ended {
 
 /// Rules that speak of the machine the test runs on. A busy one breaks them, rightly, and then
 /// the run is INVALID; what a test is about is judged without them.
-pub(crate) const OF_THE_MACHINE: [Rule; 3] = [Rule::SchedulingLag, Rule::GeneratorCpu, Rule::LittlesLaw];
+pub(crate) const OF_THE_MACHINE: [Rule; 4] =
+    [Rule::SchedulingLag, Rule::GeneratorCpu, Rule::LittlesLaw, Rule::StartTogether];
 
 impl Ended {
     /// Asserts how the run ended, whatever the machine was doing: the exit code and the last line on
