@@ -209,6 +209,7 @@ async fn read<P: Plane>(
     news: mpsc::Sender<News>,
 ) {
     let plane = &held.plane;
+    let mut told = BTreeSet::new();
     loop {
         let looked = look.holders().clone();
         let wait = if looked.is_some() { Duration::ZERO } else { READ };
@@ -230,18 +231,14 @@ async fn read<P: Plane>(
                 continue;
             }
         };
-        if entries.is_empty() {
-            if let Some(holders) = looked {
-                look.holders().take_if(|last| *last == holders);
-                if news.send(News::Holders(holders)).await.is_err() {
-                    return;
-                }
-            }
-            continue;
-        }
+        // Of those who are gone there is nothing left to read: others may go on for ever.
+        let says_more =
+            |member: &Member| entries.iter().any(|e| matches!(e, Entry::Sent(sent) if sent.from == *member));
+        let looked = looked.filter(|holders| !told.difference(holders).any(says_more));
+        let has_entries = !entries.is_empty();
         // Those are in our hands now. What cannot be trimmed is trimmed the next time. A process that was
         // stopped may read what another manager has not read yet: that is not its to trim.
-        if held.permit.holds() {
+        if has_entries && held.permit.holds() {
             let read: BTreeMap<_, _> =
                 places.iter().filter(|(log, _)| **log != Log::Roll).map(|(l, p)| (l.clone(), *p)).collect();
             let _ = plane.trim(&read).await;
@@ -260,7 +257,14 @@ async fn read<P: Plane>(
                 Entry::Command(_) => {}
             }
         }
-        if places.len() > MANY {
+        if let Some(holders) = looked {
+            look.holders().take_if(|last| *last == holders);
+            told.clone_from(&holders);
+            if news.send(News::Holders(holders)).await.is_err() {
+                return;
+            }
+        }
+        if has_entries && places.len() > MANY {
             tokio::time::sleep(PACE).await;
         }
     }
@@ -378,6 +382,36 @@ impl<P: Plane> Keeper<P> {
 mod tests {
     use super::*;
     use crate::plane::{Report, in_process::InProcess};
+
+    /// A worker that is gone is missed though another one has always something to say.
+    #[tokio::test(start_paused = true)]
+    async fn the_talk_of_others_hides_no_loss() {
+        let ttl = Duration::from_secs(5);
+        let plane = Arc::new(InProcess::new());
+        let mut end = ManagerEnd::open(Arc::clone(&plane), Some(ttl)).await.unwrap();
+        let mut members = Vec::new();
+        for name in ["a", "b"] {
+            let member = plane.take(name, ttl).await.unwrap();
+            plane.append(&Log::Roll, &Entry::Member(member.clone()), None).await.unwrap();
+            members.push(member);
+        }
+        while end.next().await != News::Holders(members.iter().cloned().collect()) {}
+        let talks = tokio::spawn({
+            let (plane, from) = (Arc::clone(&plane), members[1].clone());
+            async move {
+                loop {
+                    let sent = Sent { from: from.clone(), report: Report::Merging { cell: 0 } };
+                    let log = Log::Reports(from.name.clone());
+                    plane.append(&log, &Entry::Sent(Arc::new(sent)), None).await.unwrap();
+                    tokio::time::sleep(Duration::from_micros(100)).await;
+                }
+            }
+        });
+        plane.release(&members[0]).await.unwrap();
+        let missed = async { while end.next().await != News::Holders([members[1].clone()].into()) {} };
+        tokio::time::timeout(Duration::from_secs(3), missed).await.unwrap();
+        talks.abort();
+    }
 
     /// However much there is to read, and however long that takes.
     #[tokio::test(start_paused = true)]
