@@ -1066,6 +1066,53 @@ mod tests {
     }
 
     #[test]
+    fn several_who_are_lost_at_once_cost_one_cell() {
+        let mut c = coordinator(2);
+        joined(&mut c, 2);
+        // One that came later, and goes with the others.
+        c.on(said(2, Report::Hello(Box::new(hello()))), Micros(1));
+        c.on(holders(0..3), Micros(1));
+        let actions = c.on(holders([]), Micros(2));
+        let closed = actions.iter().filter(|a| matches!(a, Action::Close(_))).count();
+        let opened = actions.iter().filter(|a| matches!(a, Action::Opened(_))).count();
+        assert_eq!((closed, opened), (1, 0), "{actions:?}");
+        assert_eq!(c.state, State::Gathering);
+    }
+
+    #[test]
+    fn who_has_ended_is_not_waited_for_when_the_cell_is_given_up() {
+        for is_first in [true, false] {
+            let mut c = coordinator(2);
+            joined(&mut c, 2);
+            c.on(holders(0..2), Micros(1));
+            to_settling(&mut c, 2, 0);
+            let last = frame(0, 0, 1, FrameBody::Final(Box::default()));
+            let next = if is_first {
+                c.on(last, Micros(3));
+                c.on(holders([0]), Micros(4))
+            } else {
+                c.on(holders([0]), Micros(3));
+                c.on(last, Micros(4))
+            };
+            let Some(Action::Send(Command::Prepare { members, .. })) = next.last() else {
+                panic!("{next:?}")
+            };
+            assert_eq!(members[..], [member(0)]);
+        }
+    }
+
+    #[test]
+    fn who_is_still_at_a_cell_that_is_over_is_told_so() {
+        let mut c = coordinator(1);
+        joined(&mut c, 1);
+        to_settling(&mut c, 1, 0);
+        c.on(frame(0, 0, 1, FrameBody::Final(Box::default())), Micros(3));
+        assert_eq!(c.on(ready(0, 0), Micros(4)), [Action::Send(Command::Abort { cell: 0 })]);
+        assert_eq!(c.on(through(0, 0), Micros(4)), [Action::Send(Command::Abort { cell: 0 })]);
+        assert!(c.on(ready(5, 0), Micros(4)).is_empty(), "it is not one of ours");
+    }
+
+    #[test]
     fn the_last_worker_to_be_lost_leaves_the_run_waiting_for_another() {
         let mut c = coordinator(1);
         joined(&mut c, 1);

@@ -1,4 +1,5 @@
-//! The manager, as `manager` and `plane::manager_end` are, and its rig.
+//! The manager, as `manager` and `plane::manager_end` are, and its rig. It is long because it follows
+//! three files at once.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -233,13 +233,13 @@ fn a_plane_that_is_gone_for_good_ends_the_run_with_a_reason() {
 
 #[test]
 fn a_manager_that_lets_its_workers_go_waits_for_those_who_do_not_hear_of_it() {
-    for seed in 0..200 {
-        let at = 8 + seed % 8;
+    for seed in 0..300 {
+        let at = 13 + seed % 3;
         let faults = vec![
             (at, Fault::Kill { worker: 2, back: None }),
             // The loss is to be told, but the plane takes nothing for as long as that is tried.
-            (at + 4, Fault::Full { lasts: 4 + seed % 6 }),
-            (at + 7 + seed % 5, Fault::Cut { worker: 0, lasts: 8 }),
+            (at + 4, Fault::Full { lasts: 7 + seed % 2 }),
+            (at + 8 + seed / 3 % 3, Fault::Cut { worker: 0, lasts: 8 }),
         ];
         judge(&Spec { seed, faults, ..calm() }).unwrap_or_else(|wrong| panic!("{wrong}"));
     }

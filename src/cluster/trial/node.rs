@@ -1,4 +1,5 @@
-//! A worker, as `worker` and `plane::worker_end` are.
+//! A worker, as `worker` and `plane::worker_end` are. It is long because what a worker does is told in
+//! one place, each step beside the one before.
 
 use std::collections::{BTreeSet, VecDeque};
 

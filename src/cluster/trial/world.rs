@@ -1,5 +1,5 @@
 //! The clock, what is to happen on it, the ways between the plane and everybody, and the look at the
-//! whole after every step.
+//! whole after every step. It is long because all that must never be stands here.
 
 use std::{
     cmp::{Ordering, Reverse},
