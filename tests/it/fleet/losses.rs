@@ -2,19 +2,25 @@
 
 use std::time::{Duration, Instant};
 
+use rstest::rstest;
 use rustix::process::Signal;
 use springtide::{crew::What, timeline::JobState, verdict::Exit};
 
-use super::{Fleet, LEASE, MARGIN, Of, are_sent_home, ends_true, events, invalid, says, was_lost, whom};
-use crate::support::{shared, wait_for};
+use super::{
+    Fleet, LEASE, MARGIN, Of, are_sent_home, ends_true, events, invalid, registered_accounts, says, was_lost,
+    whom,
+};
+use crate::support::{Run, shared, wait_for};
 
-#[test]
-fn a_killed_worker_costs_its_cell_and_no_more() {
+#[rstest]
+#[case::one_account(|run| run)]
+#[case::an_account_each(registered_accounts)]
+fn a_killed_worker_costs_its_cell_and_no_more(#[case] accounts: fn(Run) -> Run) {
     let _shared = shared();
     // Tasks take 6 s at least: nobody's job ends before it is cancelled.
     let fleet = Fleet::start("--standin-task-time 10s");
     let [a, b, c] = fleet.workers(["a", "b", "c"]);
-    let manager = fleet.manager().set("expect-workers", 3).set("repetitions", 1).start();
+    let manager = accounts(fleet.manager()).set("expect-workers", 3).set("repetitions", 1).start();
     let before = fleet.in_flight(0, 4);
     c.signal(Signal::KILL);
     let killed = Instant::now();
@@ -67,12 +73,15 @@ fn a_worker_that_was_killed_and_starts_again_by_the_same_name_is_another() {
     are_sent_home([a, again]);
 }
 
-#[test]
-fn a_stopped_worker_makes_no_load_beside_those_that_took_its_place() {
+#[rstest]
+#[case::one_account(|run| run)]
+#[case::an_account_each(registered_accounts)]
+fn a_stopped_worker_makes_no_load_beside_those_that_took_its_place(#[case] accounts: fn(Run) -> Run) {
     let _shared = shared();
     let fleet = Fleet::start("--standin-task-time 1200ms");
     let [a, b, c] = fleet.workers(["a", "b", "c"]);
-    let manager = fleet.manager().set("expect-workers", 3).set("jobs-per-user", 3).set("repetitions", 3);
+    let manager = accounts(fleet.manager()).set("expect-workers", 3).set("jobs-per-user", 3);
+    let manager = manager.set("repetitions", 3);
     let manager = manager.start();
     fleet.in_flight(0, 4);
     c.signal(Signal::STOP);

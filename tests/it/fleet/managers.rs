@@ -6,27 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rstest::rstest;
 use rustix::process::Signal;
 use springtide::{
     crew::What,
     record::RunRecord,
-    standin::Truth,
     verdict::{Exit, Rule, Verdict},
 };
 
 use super::{
-    Fleet, LEASE, MARGIN, Of, WITHIN, are_sent_home, ends_true, events, invalid, is_true, saved, says,
-    was_lost,
+    Fleet, LEASE, MARGIN, Of, WITHIN, are_sent_home, ends_true, events, invalid, is_true, no_load_after,
+    now_us, registered_accounts, saved, says, was_lost,
 };
-use crate::support::{Going, shared, wait_for};
-
-/// How late a submit may arrive after the moment somebody was killed.
-fn no_load_after(truth: &Truth, name: &str, killed_us: u64) {
-    let most = killed_us + (LEASE + MARGIN).as_micros() as u64;
-    for job in truth.jobs.iter().filter(|j| Of::title(j).name == name) {
-        assert!(job.submitted_us <= most, "submitted {} µs after it was to end", job.submitted_us - most);
-    }
-}
+use crate::support::{Going, Run, shared, wait_for};
 
 /// The folder of a run, as soon as so many of its cells have ended.
 #[track_caller]
@@ -36,18 +28,16 @@ fn folder_after(manager: &Going, cells: usize) -> PathBuf {
     })
 }
 
-fn now_us() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64
-}
-
 /// Killed in the first cell and gone on with by folder, killed in the second and gone on with by its
 /// id: workers are the same all the time.
-#[test]
-fn a_killed_manager_is_taken_over_from_with_the_same_workers() {
+#[rstest]
+#[case::one_account(|run| run)]
+#[case::an_account_each(registered_accounts)]
+fn a_killed_manager_is_taken_over_from_with_the_same_workers(#[case] accounts: fn(Run) -> Run) {
     let _shared = shared();
     let fleet = Fleet::start("--standin-task-time 800ms");
     let workers = fleet.workers(["a", "b"]);
-    let manager = fleet.manager().set("expect-workers", 2).set("jobs-per-user", 4).start();
+    let manager = accounts(fleet.manager()).set("expect-workers", 2).set("jobs-per-user", 4).start();
     fleet.in_flight(0, 4);
     let folder = folder_after(&manager, 0);
     let run_id = RunRecord::load(&folder).unwrap().run_id;
@@ -59,12 +49,12 @@ fn a_killed_manager_is_taken_over_from_with_the_same_workers() {
         says(worker, "lost to the run");
     }
     let truth = fleet.is_quiet(LEASE + MARGIN + Duration::from_secs(10));
-    no_load_after(&truth, &run_id, killed);
+    no_load_after(&truth, killed);
     let latest = truth.jobs.iter().filter_map(|j| j.ended_us).max().unwrap();
     assert!(latest < killed + (LEASE + MARGIN).as_micros() as u64 + 2_000_000, "cancelled at once");
     assert!(truth.jobs.len() < 16, "it was in the middle: {} jobs", truth.jobs.len());
 
-    let manager = fleet.resumes(folder.display()).set("expect-workers", 2).start();
+    let manager = accounts(fleet.resumes(folder.display())).set("expect-workers", 2).start();
     wait_for("the first cell", WITHIN, || {
         (!RunRecord::load(&folder).unwrap().cells.is_empty()).then_some(())
     });
@@ -77,11 +67,12 @@ fn a_killed_manager_is_taken_over_from_with_the_same_workers() {
     let killed = now_us();
     manager.ends();
     let truth = fleet.is_quiet(LEASE + MARGIN + Duration::from_secs(10));
-    no_load_after(&truth, &name, killed);
+    no_load_after(&truth, killed);
 
     let before = RunRecord::load(&folder).unwrap();
     let reports = first.home.path().join("reports");
-    let ended = fleet.resumes(&run_id).set("out", reports.display()).set("expect-workers", "a,b").ends();
+    let again = accounts(fleet.resumes(&run_id));
+    let ended = again.set("out", reports.display()).set("expect-workers", "a,b").ends();
     ended.leaves_with(RunRecord::load(&folder).map(|run| code(&run)).unwrap());
     let run = RunRecord::load(&folder).unwrap();
     assert_eq!(run.resumed.len(), 2);
@@ -104,14 +95,13 @@ fn a_stopped_manager_that_goes_on_makes_its_cell_again() {
     let workers = fleet.workers(["a", "b"]);
     let manager = fleet.manager().set("expect-workers", 2).set("jobs-per-user", 4).start();
     fleet.in_flight(0, 4);
-    let run_id = RunRecord::load(&folder_after(&manager, 0)).unwrap().run_id;
     manager.signal(Signal::STOP);
     let (stopped, stopped_us) = (Instant::now(), now_us());
     for worker in &workers {
         says(worker, "lost to the run");
     }
     let truth = fleet.is_quiet(Duration::from_secs(20));
-    no_load_after(&truth, &run_id, stopped_us);
+    no_load_after(&truth, stopped_us);
     wait_for("two leases", WITHIN, || (stopped.elapsed() > LEASE * 2).then_some(()));
     manager.signal(Signal::CONT);
     let ended = manager.ends();

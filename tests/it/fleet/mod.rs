@@ -17,7 +17,7 @@ mod shares;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::process::Signal;
@@ -170,6 +170,20 @@ fn are_sent_home(workers: impl IntoIterator<Item = Going>) -> Vec<Ended> {
         w.leaves_with(0);
     });
     ended
+}
+
+/// Now, on the clock that the stand-in goes by.
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
+}
+
+/// Asserts that load ended within a lease after that moment: nothing was submitted later.
+#[track_caller]
+fn no_load_after(truth: &Truth, moment_us: u64) {
+    let most = moment_us + (LEASE + MARGIN).as_micros() as u64;
+    for job in &truth.jobs {
+        assert!(job.submitted_us <= most, "submitted {} µs after it was to end", job.submitted_us - most);
+    }
 }
 
 /// What the title of a job says: `springtide RUN c003 u0001 j0000`.

@@ -1,5 +1,7 @@
 //! Who does how much, in which account, and what of it stands on the plane.
 
+use std::fs;
+
 use springtide::{crew::What, verdict::Exit};
 
 use super::{ANN, Fleet, PASSWORD, are_sent_home, ends_true, registered_accounts, shares, whom, worker_at};
@@ -87,6 +89,16 @@ fn s6_with_three(accounts: Accounts) {
         users.sort_unstable();
         assert_eq!((shares.len(), users), (3, vec![3, 3, 4]), "{shares:?}");
     }
+    let rows = fs::read_to_string(ended.folder().join("timings/workers.csv")).unwrap();
+    let mut rows = rows.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let head = rows.next().unwrap();
+    let column = |name: &str| head.iter().position(|n| *n == name).unwrap();
+    let (cell, name, users) = (column("cell"), column("worker"), column("users"));
+    let told: Vec<(u32, String, u32)> =
+        rows.map(|row| (row[cell].parse().unwrap(), row[name].into(), row[users].parse().unwrap())).collect();
+    let known =
+        run.cells.iter().flat_map(|c| c.workers.iter().map(|w| (c.cell.index, w.name.clone(), w.users)));
+    assert_eq!(told, known.collect::<Vec<_>>());
     let joined = whom(&run, |what| matches!(what, What::Joined { .. }));
     assert_eq!(joined.len(), 3, "{joined:?}");
     // Manager and workers each said hello; every other request was counted by one of the workers.
