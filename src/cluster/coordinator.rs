@@ -323,8 +323,14 @@ impl Coordinator {
             (Report::GaveUp { cell, why }, Some(part)) if current == Some(cell) => match self.state {
                 State::Aborting => self.part_gave_up(part, now),
                 _ => {
-                    let why = why.unwrap_or_else(|| format!("worker {from} stopped"));
-                    let mut actions = self.abort(why, now);
+                    let mut actions = match why {
+                        Some(why) => self.abort(why, now),
+                        // Nobody asked it to, and it has no reason that would hold for another cell.
+                        None => {
+                            self.goes_on = true;
+                            self.close_and_abort(format!("worker {from} stopped"), now)
+                        }
+                    };
                     actions.extend(self.part_gave_up(part, now));
                     actions
                 }

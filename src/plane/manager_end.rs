@@ -365,7 +365,7 @@ impl<P: Plane> Keeper<P> {
             let taken = match take(plane, MANAGER, self.ttl).await {
                 Ok((member, asked)) => {
                     *self.held.member() = member;
-                    self.held.permit.extend(asked + self.ttl);
+                    self.held.permit.give(asked + self.ttl);
                     plane.announce().await
                 }
                 Err(error) => Err(error),

@@ -81,7 +81,7 @@ impl Spool {
     }
 
     fn take(&mut self) -> Option<Arc<Sent>> {
-        let (_, reader) = self.open.as_mut()?;
+        let (_, reader) = self.open.as_mut().filter(|_| self.lines > 0)?;
         let mut line = String::new();
         let read = match reader.read_line(&mut line) {
             Ok(1..) => serde_json::from_str(&line).map_err(|e| e.to_string()),
