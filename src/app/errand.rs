@@ -93,12 +93,12 @@ pub(super) async fn carry_out(
     let fleet = match &errand.plane {
         Some(asked) => {
             let target = scene.instruments.redis.as_ref().map(|redis| redis.run_id.as_str());
-            Some(Fleet::find(asked, target, args.host.is_none()).await.map_err(Failure::usage)?)
+            Some(Fleet::find(asked, target, args.host.is_none()).await?)
         }
         None => None,
     };
     if let Some(fleet) = &fleet {
-        fleet.is_free(&run_id).await.map_err(Failure::usage)?;
+        fleet.is_free(&run_id).await?;
     }
     if let Some(before) = &before {
         before.same_eyes(&scene.rigging, &errand).map_err(Failure::usage)?;

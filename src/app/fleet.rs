@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::{runtime::Runtime, sync::watch};
 
 use super::{
+    Failure,
     manifest::Manifest,
     progress::Watch,
     secret::{PLANE_PASSWORD, PLANE_SECRET, secret},
@@ -65,21 +66,32 @@ pub(super) fn plane_secret(args: &PlaneArgs) -> Result<Option<String>> {
     }
 }
 
+/// What is wrong with a plane: to be mended where it was named, or something that passes.
+pub(super) fn failure(error: PlaneError) -> Failure {
+    let is_passing = error.is_passing();
+    let error = anyhow!("--plane: {error}");
+    if is_passing { Failure::runtime(error) } else { Failure::usage(error) }
+}
+
 impl Fleet {
     /// Finds the plane and looks whether it can be used. `target` is what the target's Redis calls
     /// itself, if one was named; the stand-in cannot be reached from everywhere.
     ///
     /// # Errors
     /// One line with the flag and the remedy.
-    pub(super) async fn find(asked: &Asked, target: Option<&str>, is_stand_in: bool) -> Result<Self> {
-        let door = door(&asked.plane)?;
-        let secret = plane_secret(&asked.plane)?;
+    pub(super) async fn find(
+        asked: &Asked,
+        target: Option<&str>,
+        is_stand_in: bool,
+    ) -> Result<Self, Failure> {
+        let door = door(&asked.plane).map_err(Failure::usage)?;
+        let secret = plane_secret(&asked.plane).map_err(Failure::usage)?;
         let facts = check(&door, asked.plane.insecure_plane, target).await;
-        let facts = facts.map_err(|e| anyhow!("--plane: {e}"))?;
+        let facts = facts.map_err(failure)?;
         if is_stand_in && !facts.is_near {
-            bail!(
+            return Err(Failure::usage(anyhow!(
                 "the built-in stand-in listens on this host only, and the plane {door} is for several: start `springtide backend --listen` where all workers reach it, and name it with --host"
-            );
+            )));
         }
         Ok(Self { asked: asked.clone(), door, facts, secret })
     }
@@ -89,17 +101,17 @@ impl Fleet {
     ///
     /// # Errors
     /// When it has, or the plane does not let us.
-    pub(super) async fn is_free(&self, run_id: &str) -> Result<()> {
+    pub(super) async fn is_free(&self, run_id: &str) -> Result<(), Failure> {
         let plane = Lobby::at(&self.door).take_over(run_id, "");
         let mut left = None;
         loop {
-            let holders = plane.holders(&[MANAGER]).await.map_err(|e| anyhow!("--plane: {e}"))?;
+            let holders = plane.holders(&[MANAGER]).await.map_err(failure)?;
             let Some(held) = holders.first().copied().flatten() else { return Ok(()) };
             if left.is_some_and(|(epoch, left)| held.epoch != epoch || held.left > left) {
-                bail!(
-                    "--resume: run {run_id} has a manager that is alive (epoch {}); wait for its end, or end it",
-                    held.epoch
-                );
+                let epoch = held.epoch;
+                return Err(Failure::usage(anyhow!(
+                    "--resume: run {run_id} has a manager that is alive (epoch {epoch}); wait for its end, or end it"
+                )));
             }
             left = Some((held.epoch, held.left));
             tokio::time::sleep((held.left / 4).max(Duration::from_millis(20))).await;

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     Failure, Out, facts,
-    fleet::{door, plane_secret},
+    fleet::{door, failure, plane_secret},
     manifest::Manifest,
     preflight,
     run::INTERRUPTED,
@@ -75,8 +75,7 @@ pub async fn worker(
     let standing = Standing::new(&args, asks(stop)).map_err(Failure::usage)?;
     let door = door(&args.plane).map_err(Failure::usage)?;
     let checked = check(&door, args.plane.insecure_plane, None).await;
-    checked
-        .map_err(|e| if e.is_passing() { Failure::runtime(plane(e)) } else { Failure::usage(plane(e)) })?;
+    checked.map_err(failure)?;
     let lobby = Lobby::at(&door);
     writeln!(out, "worker {} waits at {door}", standing.name)
         .and_then(|()| out.flush())
@@ -90,7 +89,7 @@ pub async fn worker(
                 let stopped = asked.map_or(Ask::Stop, |ask| *ask) == Ask::Stop;
                 return Ok(if stopped { Exit::Interrupted } else { Exit::Pass });
             }
-            offer = lobby.next_run(&after) => offer.map_err(|e| Failure::usage(plane(e)))?,
+            offer = lobby.next_run(&after) => offer.map_err(failure)?,
         };
         standing.send_leftovers(&lobby).await;
         after = match standing.serve(&args, &lobby, &offer).await {
@@ -116,7 +115,7 @@ pub async fn worker(
                 let why = anyhow!("--name {name}: another worker of the plane goes by it; choose another");
                 return Err(Failure::usage(why));
             }
-            Err(Unserved::Plane(error)) => return Err(Failure::usage(plane(error))),
+            Err(Unserved::Plane(error)) => return Err(failure(error)),
             Err(Unserved::Here(error)) => return Err(Failure::runtime(error)),
         };
         tokio::time::sleep(PAUSE).await;
@@ -133,10 +132,6 @@ impl From<PlaneError> for Unserved {
     fn from(error: PlaneError) -> Self {
         Self::Plane(error)
     }
-}
-
-fn plane(error: PlaneError) -> anyhow::Error {
-    anyhow!("--plane: {error}")
 }
 
 /// A worker drains when it is terminated, and stops when it is interrupted.

@@ -44,6 +44,9 @@ use crate::{
 
 /// How long frames may be late when all final ones are there.
 const LATE: Micros = Micros(5_000_000);
+/// How long those are waited for who were there before the manager was cut off: a cell on one of them,
+/// because it was the quickest, would not be like the others.
+const BACK: Micros = Micros(10_000_000);
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -169,6 +172,8 @@ pub struct Coordinator {
     tidy: bool,
     /// Nobody can be told anything.
     is_cut: bool,
+    /// Until when those are waited for who were there before it was cut off.
+    back_by: Micros,
     why: Option<String>,
 }
 
@@ -193,6 +198,7 @@ impl Coordinator {
             given_up: 0,
             tidy: false,
             is_cut: false,
+            back_by: Micros::ZERO,
             why: None,
         }
     }
@@ -231,6 +237,7 @@ impl Coordinator {
             Event::Cut(why) => self.on_cut(why, now),
             Event::Back => {
                 self.is_cut = false;
+                self.back_by = now + BACK;
                 vec![self.told(None, What::Back, now)]
             }
             Event::Over(why) => {
@@ -384,9 +391,14 @@ impl Coordinator {
         actions
     }
 
+    /// Whether no cell is to be opened yet, after the manager was cut off.
+    fn is_waiting(&self, now: Micros) -> bool {
+        self.is_cut || (!self.members.are_back() && now < self.back_by)
+    }
+
     /// Begins with the next cell if it was workers that it waited for.
     fn maybe_open(&mut self, now: Micros) -> Vec<Action> {
-        let is_time = self.state == State::Gathering && !self.is_cut && self.members.are_enough();
+        let is_time = self.state == State::Gathering && !self.is_waiting(now) && self.members.are_enough();
         if is_time { self.open(now) } else { Vec::new() }
     }
 
@@ -600,9 +612,10 @@ impl Coordinator {
         let Some(cell) = self.cells.get(self.next).cloned() else {
             return self.finish();
         };
-        if self.is_cut || self.members.are_none() {
+        if self.is_waiting(now) || self.members.are_none() {
             return self.gather(now);
         }
+        self.members.make_do();
         self.members.begin();
         self.parts.clear();
         self.t0 = Micros::ZERO;
@@ -1146,6 +1159,35 @@ mod tests {
             why,
             "1 of 2 workers came within 1m 00s: w00 on host; 1 is missing; refused: w05 (no password)"
         );
+    }
+
+    #[test]
+    fn after_a_cut_those_who_were_there_are_waited_for_but_not_for_ever() {
+        for all_come in [true, false] {
+            let mut c = coordinator(2);
+            joined(&mut c, 2);
+            (0..2).for_each(|w| drop(c.on(ready(w, 0), Micros(1))));
+            let actions = c.on(Event::Cut("the plane is away".into()), Micros(2));
+            let Action::Close(closed) = &actions[1] else { panic!("{actions:?}") };
+            c.again(&closed.cell.clone());
+            c.on(Event::Back, Micros(3));
+            let comes = |c: &mut Coordinator, worker: u32, now: Micros| {
+                let from = Member { epoch: 9, ..member(worker) };
+                let report = Report::Hello(Box::new(hello()));
+                c.on(Event::Sent(Arc::new(Sent { from, report })), now)
+            };
+            let opens = |actions: &[Action]| {
+                actions.iter().any(|a| matches!(a, Action::Send(Command::Prepare { .. })))
+            };
+            assert!(!opens(&comes(&mut c, 0, Micros(4))), "not on the quickest alone");
+            let holders: BTreeSet<Member> = [Member { epoch: 9, ..member(0) }].into();
+            if all_come {
+                assert!(opens(&comes(&mut c, 1, Micros(5))));
+            } else {
+                assert!(!opens(&c.on(Event::Holders(holders.clone()), Micros(6))));
+                assert!(opens(&c.on(Event::Holders(holders), Micros(3) + BACK)));
+            }
+        }
     }
 
     #[test]

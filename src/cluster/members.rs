@@ -52,12 +52,14 @@ pub(super) struct Members {
     /// Who was there and is not any more.
     gone: BTreeSet<String>,
     begun: bool,
+    /// Who was there when the manager was cut off, and did not join anew yet.
+    awaited: BTreeSet<String>,
 }
 
 impl Members {
     pub(super) fn new(wanted: Wanted) -> Self {
         let (refused, gone) = (BTreeMap::new(), BTreeSet::new());
-        Self { wanted, here: BTreeMap::new(), refused, gone, begun: false }
+        Self { wanted, here: BTreeMap::new(), refused, gone, begun: false, awaited: BTreeSet::new() }
     }
 
     /// Whom the next cell would go to, in the order of their names.
@@ -109,6 +111,7 @@ impl Members {
         }
         self.refused.remove(&member.name);
         self.gone.remove(&member.name);
+        self.awaited.remove(&member.name);
         let here = Here { member, host: hello.host.name.clone(), since: now, seen: false, drains: false };
         self.here.insert(here.member.name.clone(), here);
         Ok(())
@@ -164,7 +167,19 @@ impl Members {
 
     /// Nobody is there.
     pub(super) fn clear(&mut self) {
-        self.gone.extend(std::mem::take(&mut self.here).into_keys());
+        let here = std::mem::take(&mut self.here);
+        self.awaited.extend(here.keys().cloned());
+        self.gone.extend(here.into_keys());
+    }
+
+    /// Whether all that were there before the manager was cut off have joined anew.
+    pub(super) fn are_back(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
+    /// Waits for them no more.
+    pub(super) fn make_do(&mut self) {
+        self.awaited.clear();
     }
 
     /// Who came and who did not, for the end of a wait.
