@@ -231,7 +231,11 @@ async fn send<P: Plane>(plane: Arc<P>, log: Log, queue: Arc<Queue>) {
                 pause = PAUSES.0;
             }
             Err(PlaneError::Away(why)) => {
-                tracing::debug!("the plane {why}; reports wait");
+                // Once, and not with every try.
+                match pause == PAUSES.0 {
+                    true => tracing::warn!("the plane {why}; reports wait"),
+                    false => tracing::debug!("the plane {why}; reports wait"),
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSES.1);
             }
