@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `Gathering` | the workers expected, later at least one | as long as workers are waited for | the next cell, or the run ends: too few workers |
 //! | `Resting` | the cool-down | it is one | the next cell, or done |
-//! | `Arming` | the rig: the target idle, canaries before, the fault in place | 90 s, more after jobs that were given up | `Preparing` |
+//! | `Arming` | the rig: the target idle, canaries before, the fault in place | 90 s, more after jobs that were given up | `Preparing`; or `Running`, where jobs may have been left over: users cancel those first, and the target must be idle after that |
 //! | `Preparing` | Ready of every worker of the cell | 60 s + 0.5 s a user, and an account to look after | `Running` |
 //! | `Running` | Through of every worker | the longest the cell can take, and a minute | `Disarming` |
 //! | `Disarming` | the rig: the fault taken away, the last posts read | 120 s | `Settling` |
@@ -170,6 +170,8 @@ pub struct Coordinator {
     given_up: u32,
     /// Jobs of a cell that did not come to its end may go on at the target.
     tidy: bool,
+    /// In this cell they are looked after before the rig is armed.
+    tidies_first: bool,
     /// Nobody can be told anything.
     is_cut: bool,
     /// Until when those are waited for who were there before it was cut off.
@@ -197,6 +199,7 @@ impl Coordinator {
             goes_on: false,
             given_up: 0,
             tidy: false,
+            tidies_first: false,
             is_cut: false,
             back_by: Micros::ZERO,
             why: None,
@@ -421,7 +424,7 @@ impl Coordinator {
         match self.state {
             // It has said all there was to say.
             State::Settling if self.parts[part].received.is_whole() => {}
-            State::Preparing | State::Running | State::Disarming | State::Settling => {
+            State::Arming | State::Preparing | State::Running | State::Disarming | State::Settling => {
                 self.parts[part].lost = Some(why.clone());
                 self.goes_on = true;
                 actions.extend(self.close_and_abort(format!("worker {member} is lost: {why}"), now));
@@ -430,7 +433,7 @@ impl Coordinator {
                 self.parts[part].lost = Some(why);
                 actions.extend(self.all_gave_up(now));
             }
-            State::Gathering | State::Resting | State::Arming | State::Done => {}
+            State::Gathering | State::Resting | State::Done => {}
         }
         actions
     }
@@ -466,21 +469,28 @@ impl Coordinator {
             State::Preparing => {
                 self.parts[part].offset = offset;
                 self.parts[part].heard = true;
-                if !self.all_heard() {
-                    return Vec::new();
+                match (self.all_heard(), self.tidies_first) {
+                    (false, _) => Vec::new(),
+                    (true, true) => self.arm(now),
+                    (true, false) => self.start(now),
                 }
-                let at = now + self.lead;
-                self.t0 = at;
-                self.enter(State::Running, at + self.longest());
-                let mut actions = vec![Action::Send(Command::Start { cell, at }), Action::Started(at)];
-                actions.extend(self.rigged.then_some(Action::Rig(Order::Start { at })));
-                actions
             }
             // It has not heard of the start.
             State::Running => vec![Action::Send(Command::Start { cell, at: self.t0 })],
             State::Aborting => vec![Action::Send(Command::Abort { cell })],
             _ => Vec::new(),
         }
+    }
+
+    /// Lets the users go, who all stand at the start.
+    fn start(&mut self, now: Micros) -> Vec<Action> {
+        let (cell, at) = (self.cells[self.next].index, now + self.lead);
+        self.t0 = at;
+        self.given_up = 0;
+        self.enter(State::Running, at + self.longest());
+        let mut actions = vec![Action::Send(Command::Start { cell, at }), Action::Started(at)];
+        actions.extend(self.rigged.then_some(Action::Rig(Order::Start { at })));
+        actions
     }
 
     fn on_through(&mut self, part: usize, start_late: Option<Micros>, now: Micros) -> Vec<Action> {
@@ -559,12 +569,13 @@ impl Coordinator {
 
     fn on_rig(&mut self, word: Word, now: Micros) -> Vec<Action> {
         match (word, self.state) {
-            (Word::Armed, State::Arming) if self.members.are_none() => {
+            (Word::Armed, State::Arming) if self.members.are_none() && self.parts.is_empty() => {
                 let mut actions = vec![Action::Rig(Order::Abandon)];
                 actions.extend(self.gather(now));
                 actions
             }
-            (Word::Armed, State::Arming) => self.prepare(now),
+            (Word::Armed, State::Arming) if self.parts.is_empty() => self.prepare(now),
+            (Word::Armed, State::Arming) => self.start(now),
             (Word::Disarmed(evidence), State::Disarming) => {
                 self.evidence = *evidence;
                 self.settle(now)
@@ -620,20 +631,25 @@ impl Coordinator {
         self.parts.clear();
         self.t0 = Micros::ZERO;
         self.evidence = Evidence::default();
-        let mut actions = vec![Action::Opened(cell.clone())];
-        if self.rigged {
-            let idle = Micros::from(rig::idle_within(self.given_up));
-            self.enter(State::Arming, now + idle + Micros(30_000_000));
-            actions.push(Action::Rig(Order::Arm { cell, given_up: self.given_up }));
-        } else {
-            actions.extend(self.prepare(now));
-        }
+        // What is left over is cancelled before the target is waited for: that is work for it, too.
+        self.tidies_first = self.rigged && self.tidy;
+        let mut actions = vec![Action::Opened(cell)];
+        actions.extend(match self.rigged && !self.tidy {
+            true => self.arm(now),
+            false => self.prepare(now),
+        });
         actions
+    }
+
+    fn arm(&mut self, now: Micros) -> Vec<Action> {
+        let idle = Micros::from(rig::idle_within(self.given_up));
+        self.enter(State::Arming, now + idle + Micros(30_000_000));
+        let cell = self.cells[self.next].clone();
+        vec![Action::Rig(Order::Arm { cell, given_up: self.given_up })]
     }
 
     fn prepare(&mut self, now: Micros) -> Vec<Action> {
         let cell = self.cells[self.next].clone();
-        self.given_up = 0;
         let members: Vec<Member> = self.members.present().cloned().collect();
         let workers = members.len() as u32;
         let taking = |(number, member): (usize, &Member)| Taking {
@@ -770,6 +786,7 @@ impl Coordinator {
     fn is_open(&self) -> bool {
         use State::{Disarming, Preparing, Running, Settling};
         matches!(self.state, Preparing | Running | Disarming | Settling)
+            || (self.state == State::Arming && !self.parts.is_empty())
             || (self.state == State::Aborting && !self.goes_on)
     }
 
@@ -973,10 +990,21 @@ mod tests {
         assert_eq!(actions[1..], [Action::Send(Command::Abort { cell: 0 }), Action::Rig(Order::Abandon)]);
         assert!(c.on(broken("again"), Micros(4)).is_empty());
         let next = c.on(gave_up(0, 0), Micros(5));
+        // What may be left over is looked after first, then the target must be idle.
+        assert!(matches!(&next[1], Action::Send(Command::Prepare { tidy: true, .. })), "{next:?}");
+        let next = c.on(ready(0, 1), Micros(5));
         assert!(
-            matches!(&next[1], Action::Rig(Order::Arm { cell, given_up: 10 }) if cell.index == 1),
+            matches!(&next[..], [Action::Rig(Order::Arm { cell, given_up: 10 })] if cell.index == 1),
             "{next:?}"
         );
+        assert_eq!(c.on(Event::Rig(Word::Armed), Micros(5)).len(), 3, "workers, rig and record are told");
+        let mut c = {
+            let mut c = with_rig(1, true);
+            c.beware();
+            joined(&mut c, 1);
+            c.on(ready(0, 0), Micros(5));
+            c
+        };
         let ended = c.on(broken("still gone"), Micros(6));
         assert_eq!(ended[1], Action::Finish(Some("still gone".into())));
     }
