@@ -254,7 +254,7 @@ const RIGHTS: &[(&str, &str, &str)] = &[
     ("XREAD COUNT 1 STREAMS springtide:r:res:w1 0-0", "+", "+"),
     ("XRANGE springtide:r:roll - +", "+", "-"),
     ("EXPIRE springtide:r:res:w1 600", "+", "-"),
-    ("PERSIST springtide:r:res:w1", "+", "+"),
+    ("PERSIST springtide:r:res:w1", "-", "-"),
     ("INCR springtide:r:epoch", "+", "+"),
     ("SET springtide:r:lease:manager 1 PX 5000", "+", "-"),
     ("PEXPIRE springtide:r:lease:manager 5000", "+", "-"),

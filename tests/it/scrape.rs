@@ -265,7 +265,7 @@ fn a_run_shows_itself_while_it_goes_on_and_only_at_its_place() {
     assert!(springtide::telemetry::scrape::text::read(&text, Classic).is_ok());
     assert!(
         text.contains("springtide_run_info{run_id=\"")
-            && text.contains("springtide_worker_up{worker=\"0\"} 1")
+            && text.contains("springtide_worker_up{worker=\"local\"} 1")
     );
     assert!(
         crate::backend::ask(&url, "GET", "/", "").starts_with(b"springtide's live figures are at /metrics")

@@ -18,7 +18,7 @@ if most ~= '0' then
 else
   redis.call('XADD', log, '*', 'e', entry)
 end
-redis.call('EXPIRE', log, 2592000)
+redis.call('PEXPIRE', log, 2592000000)
 return 1";
 
 /// Arguments: manifest, lease, epochs, commands, roll; milliseconds; the highest epoch known to whoever
