@@ -126,12 +126,13 @@ impl Drop for Attack {
         }
         let deadline = std::time::Instant::now() + LAST_GRACE;
         for lane in &mut self.lanes {
+            let Some(thread) = lane.thread.take() else { continue };
             // Users that hang are left to the end of the process; to wait for them would be to
             // hang with them.
-            while lane.ended.borrow().is_none() && std::time::Instant::now() < deadline {
+            while !thread.is_finished() && std::time::Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(10));
             }
-            if let (true, Some(thread)) = (lane.ended.borrow().is_some(), lane.thread.take()) {
+            if thread.is_finished() {
                 // A load thread that panicked has said so; there is nothing to add here.
                 let _ = thread.join();
             }
