@@ -163,7 +163,8 @@ impl Lane {
                     Err(e) => format!("goose: {e:?}"),
                 };
                 end.send_replace(Some(why));
-                let _ = pulse.await;
+                // It may wait for a cell that nobody begins any more.
+                pulse.abort();
             });
         })?;
         Ok(Self { orders, ended, thread: Some(thread) })

@@ -5,11 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, anyhow, bail};
 use rand::RngExt;
 
-use super::{
-    errand::Errand,
-    facts,
-    secret::{PASSWORD, PLANE_SECRET},
-};
+use super::{errand::Errand, facts, fleet::plane_secret, secret::PASSWORD};
 use crate::{
     cli::{LoadArgs, StandInArgs},
     fault::FaultKind,
@@ -120,11 +116,11 @@ impl Wanted {
             }
         }
         // Workers have the password themselves, unless it is sealed for them.
-        let is_sealed = errand.plane.as_ref().is_none_or(|asked| {
-            asked.plane.plane_secret_file.is_some()
-                || std::env::var(PLANE_SECRET).is_ok_and(|s| !s.is_empty())
-        });
-        let account = account(args, is_sealed)?;
+        let needs_password = match &errand.plane {
+            Some(asked) => plane_secret(&asked.plane)?.is_some(),
+            None => true,
+        };
+        let account = account(args, needs_password)?;
         let seed = args.seed.unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
         let users = scenarios.iter().map(|s| s.concurrent_jobs).max().unwrap_or(1);
         if errand.plane.is_none() {

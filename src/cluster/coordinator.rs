@@ -1,4 +1,5 @@
-//! What to do next: a pure function of what has happened, without sockets, clocks or waits.
+//! What to do next: a pure function of what has happened, without sockets, clocks or waits. The file is
+//! long because the machine is one: every transition can be read beside the others.
 //!
 //! | state | waits for | deadline | then |
 //! |---|---|---|---|
@@ -23,8 +24,6 @@
 //!
 //! Everything a worker says may come twice, late or in another order: what it has said already
 //! changes nothing, and where it shows that it has not heard a command, the command is said again.
-//!
-//! The file is long because the machine is one: every transition can be read beside the others.
 
 use std::{collections::BTreeSet, sync::Arc};
 

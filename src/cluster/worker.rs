@@ -11,21 +11,19 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     crew::Member,
     driver::{CellRun, Driver},
-    micros::Micros,
     plan::{Cell, Settings, Share},
     plane::{
         Command, Plane, Report,
         worker_end::{Word, WorkerEnd},
     },
     snapshot::{Frame, FrameBody, Totals},
+    verdict::START_WITHIN,
 };
 
 /// Time between two frames.
 const FRAME: Duration = Duration::from_secs(1);
 /// How often a worker says again what it waits with, lest the answer was lost.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How late users may be let go where others were let go in time.
-const LATE: Micros = Micros(20_000);
 
 /// How long users may take to come to an end when the run is over.
 const LAST_GRACE: Duration = Duration::from_secs(5);
@@ -229,7 +227,7 @@ impl<P: Plane, D: Driver> Worker<P, D> {
             Command::Start { cell, at: t0 } if cell == ours && at.began == Began::NotYet => {
                 let late = self.end.clock().now().saturating_sub(t0);
                 // Where nobody else was let go, nobody is behind.
-                if late > LATE && at.of > 1 {
+                if late > START_WITHIN && at.of > 1 {
                     at.began = Began::Missed(format!("the start came {late} too late"));
                     run.stop.cancel();
                     return;

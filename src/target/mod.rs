@@ -14,5 +14,5 @@ mod trust;
 pub use endpoint::Endpoint;
 pub use http::{Answer, Client, HttpError, Sockets};
 pub(crate) use meter::{Metered, Tally};
-pub(crate) use origin::connector;
 pub use origin::{Origin, OriginError, url_of};
+pub(crate) use origin::{connector, without_credentials};

@@ -217,6 +217,17 @@ pub(crate) fn connector(ca: Option<&Path>) -> Result<TlsConnector, OriginError> 
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+/// A URL that may be wrong in any way, without what stands before its last `@`.
+pub(crate) fn without_credentials(url: &str) -> String {
+    match url.rsplit_once('@') {
+        None => url.to_owned(),
+        Some((before, after)) => match before.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://…@{after}"),
+            None => format!("…@{after}"),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;

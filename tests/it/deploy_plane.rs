@@ -1,5 +1,6 @@
 //! A real plane of the files in deploy/plane, set up as README says: what the scripts make, whom it
-//! lets in, and what each may do there. And `make plane`.
+//! lets in, and what each may do there. And `make plane`. It is long because each right of each user is
+//! tried.
 
 use std::{
     collections::BTreeMap,

@@ -6,7 +6,7 @@ use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 use tokio_rustls::TlsConnector;
 
 use super::super::PlaneError;
-use crate::target::connector;
+use crate::target::{connector, without_credentials};
 
 /// How to write an address.
 const FORM: &str = "write redis://[user@]host[:port][/db], or rediss:// for TLS";
@@ -123,17 +123,6 @@ impl fmt::Display for Door {
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// An address that may be wrong in any way, without what stands before its last `@`.
-fn without_credentials(url: &str) -> String {
-    match url.rsplit_once('@') {
-        None => url.to_owned(),
-        Some((before, after)) => match before.split_once("://") {
-            Some((scheme, _)) => format!("{scheme}://…@{after}"),
-            None => format!("…@{after}"),
-        },
     }
 }
 

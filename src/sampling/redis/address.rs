@@ -5,6 +5,7 @@ use std::fmt;
 use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::RedisError;
+use crate::target::without_credentials;
 
 /// Where a Redis is and who we are to it.
 #[derive(Clone)]
@@ -65,17 +66,6 @@ impl fmt::Display for Address {
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// A URL that may be wrong in any way, without what stands before its last `@`.
-fn without_credentials(url: &str) -> String {
-    match url.rsplit_once('@') {
-        None => url.to_owned(),
-        Some((before, after)) => match before.split_once("://") {
-            Some((scheme, _)) => format!("{scheme}://…@{after}"),
-            None => format!("…@{after}"),
-        },
     }
 }
 
