@@ -5,17 +5,15 @@
 //! because a run holds thousands of them (one a second, an endpoint and a cell) and each has few
 //! distinct values. Count, sum, minimum and maximum are exact.
 
+mod payload;
+
 use std::{
     cmp::Ordering::{Equal, Greater, Less},
-    io::Cursor,
     iter::Sum,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use hdrhistogram::{
-    Histogram as Dense,
-    serialization::{Deserializer, Serializer as _, V2DeflateSerializer},
-};
+use hdrhistogram::Histogram as Dense;
 use serde::{Deserialize, Serialize};
 
 use crate::micros::Micros;
@@ -275,13 +273,8 @@ fn lowest(index: usize) -> u64 {
 
 impl From<Histogram> for Packed {
     fn from(h: Histogram) -> Self {
-        let mut payload = Vec::new();
-        if h.count > 0 {
-            V2DeflateSerializer::new()
-                .serialize(&h.to_dense(), &mut payload)
-                .expect("writing to memory does not fail");
-        }
-        Self { n: h.count, sum: h.sum, min: h.min, max: h.max, hdr: STANDARD.encode(payload) }
+        let hdr = if h.count == 0 { String::new() } else { STANDARD.encode(payload::write(&h.buckets)) };
+        Self { n: h.count, sum: h.sum, min: h.min, max: h.max, hdr }
     }
 }
 
@@ -293,19 +286,11 @@ impl TryFrom<Packed> for Histogram {
             return Ok(Self::default());
         }
         let payload = STANDARD.decode(&packed.hdr).map_err(|e| Damaged(e.to_string()))?;
-        let dense: Dense<u64> = Deserializer::new()
-            .deserialize(&mut Cursor::new(payload))
-            .map_err(|e| Damaged(format!("{e:?}")))?;
-        if packed.n >= 1 << 48 {
-            return Err(Damaged(format!("{} values are more than a run can hold", packed.n)));
+        let buckets = payload::read(&payload).map_err(Damaged)?;
+        let counted = buckets.iter().fold(0_u64, |sum, b| sum.saturating_add(b.count()));
+        if counted != packed.n {
+            return Err(Damaged(format!("{counted} values where {} were said", packed.n)));
         }
-        if dense.len() != packed.n {
-            return Err(Damaged(format!("{} values where {} were said", dense.len(), packed.n)));
-        }
-        let buckets = dense
-            .iter_recorded()
-            .map(|v| Bucket::new(index(v.value_iterated_to()), v.count_at_value()))
-            .collect();
         let Packed { n, sum, min, max, .. } = packed;
         Ok(Self { buckets, count: n, sum, min, max })
     }

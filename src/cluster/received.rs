@@ -12,9 +12,16 @@ use crate::{
 pub(super) struct Received {
     seqs: BTreeSet<u64>,
     sum: Totals,
-    /// Number and totals of the final frame.
-    last: Option<(u64, Totals)>,
+    last: Option<Last>,
     repeated: u64,
+}
+
+/// The final frame.
+#[derive(Debug)]
+struct Last {
+    seq: u64,
+    /// `None` once the sum was found equal: they are as large as all deltas together.
+    totals: Option<Totals>,
 }
 
 impl Received {
@@ -26,7 +33,12 @@ impl Received {
         }
         match frame.body {
             FrameBody::Delta(delta) => self.sum.merge(*delta),
-            FrameBody::Final(totals) => self.last = Some((frame.seq, *totals)),
+            FrameBody::Final(totals) => self.last = Some(Last { seq: frame.seq, totals: Some(*totals) }),
+        }
+        if self.is_whole()
+            && let Some(last) = &mut self.last
+        {
+            last.totals.take_if(|totals| *totals == self.sum);
         }
     }
 
@@ -62,22 +74,22 @@ impl Received {
     /// Frames before the last one that did not come. Those that were sent after it are not known of
     /// without the final one.
     pub(super) fn gaps(&self) -> u64 {
-        let last = self.last.as_ref().map(|(seq, _)| *seq).or(self.seqs.last().copied());
+        let last = self.last.as_ref().map(|last| last.seq).or(self.seqs.last().copied());
         last.unwrap_or(0).saturating_sub(self.frames())
     }
 
     /// What is wrong with them, when there are to be no more.
     pub(super) fn trouble(&self, member: &Member) -> Option<String> {
-        let Some((last, totals)) = &self.last else {
+        let Some(Last { seq, totals }) = &self.last else {
             return Some(format!("worker {member} sent no final frame"));
         };
         let lost = self.gaps();
         if lost > 0 {
-            return Some(format!("{lost} of {last} frames of worker {member} are missing"));
+            return Some(format!("{lost} of {seq} frames of worker {member} are missing"));
         }
-        if self.seqs.last() != Some(last) {
+        if self.seqs.last() != Some(seq) {
             return Some(format!("worker {member} sent frames after its final one"));
         }
-        (self.sum != *totals).then(|| format!("the deltas of worker {member} do not add up to its totals"))
+        totals.is_some().then(|| format!("the deltas of worker {member} do not add up to its totals"))
     }
 }
