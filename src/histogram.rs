@@ -23,7 +23,7 @@ pub const HIGHEST: Micros = Micros(3_600_000_000);
 const DIGITS: u8 = 3;
 
 /// How often each duration occurred.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Packed", into = "Packed")]
 pub struct Histogram {
     /// Those that counted anything, in rising order.
@@ -35,7 +35,7 @@ pub struct Histogram {
 }
 
 /// A bucket's number (16 bits) and count (48 bits) in one word, as a long run keeps millions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Bucket(u64);
 
 impl Bucket {

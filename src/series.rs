@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{histogram::Histogram, micros::Micros};
 
 /// One second, from T0 + n to T0 + n + 1; a request belongs to the second it ended in.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Second {
     /// Response times of requests that succeeded.
     #[serde(skip_serializing_if = "nothing")]
@@ -40,7 +40,7 @@ fn nothing(h: &Histogram) -> bool {
 }
 
 /// The seconds of a cell by their number; empty ones are left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Series(pub BTreeMap<u64, Second>);
 

@@ -1,16 +1,21 @@
 //! What was measured in a stretch of a cell, and how stretches add up.
 //!
-//! A worker sends a [`Frame`] a second with what is new, and at the end one with its totals.
+//! A worker sends a [`Frame`] a second with what is new, and at the end one with a digest of it all.
 //! Merging is associative and commutative, and an empty stretch changes nothing, so frames may be
 //! added in any order and grouping. It is long because what a frame carries is told in one place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     histogram::Histogram,
     micros::Micros,
+    scenario::hex,
     series::Series,
     timeline::{JobOutcome, JobState, JobTimeline},
 };
@@ -50,7 +55,7 @@ pub struct RequestKey {
 }
 
 /// The requests of one key.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RequestStats {
     /// Response times (sending to last byte) of those that succeeded.
     pub ok: Histogram,
@@ -92,7 +97,7 @@ impl RequestStats {
 }
 
 /// Which failures are counted together.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ErrorKey {
     /// When in the cell.
     pub phase: Phase,
@@ -105,7 +110,7 @@ pub struct ErrorKey {
 }
 
 /// How often a failure occurred. Times are Unix microseconds of the worker's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ErrorStats {
     /// How often.
     pub count: u64,
@@ -125,7 +130,7 @@ impl ErrorStats {
 }
 
 /// The results of a job, read whole and checked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Results {
     /// The id by which the target's workers know the job, where the target tells it.
     #[serde(default)]
@@ -149,7 +154,7 @@ pub struct Results {
 }
 
 /// How the tasks of a job stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskCounts {
     /// All of them.
     pub all: u32,
@@ -169,7 +174,7 @@ pub struct JobKey {
 }
 
 /// One job, ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Job {
     /// The worker that ran the user.
     pub worker: u32,
@@ -216,7 +221,7 @@ impl Job {
 }
 
 /// The target's answer to a cancel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cancel {
     /// It was not terminal before and is canceled now.
@@ -228,7 +233,7 @@ pub enum Cancel {
 }
 
 /// A job as the target's own list has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Listed {
     /// Its title.
     pub title: String,
@@ -237,7 +242,7 @@ pub struct Listed {
 }
 
 /// The target's own account of our jobs, asked for when the cell is over.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TargetView {
     /// Its jobs with a title of this cell, by job id.
     pub listed: BTreeMap<String, Listed>,
@@ -250,7 +255,7 @@ pub struct TargetView {
 }
 
 /// How well the generator itself did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Health {
     /// How late planned waits ended.
     pub lag: Histogram,
@@ -301,7 +306,7 @@ fn ratio(part: Micros, whole: Micros) -> f64 {
 }
 
 /// Live counts for the progress line. Changes, so that they add up over workers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Progress {
     /// Jobs submitted.
     pub submitted: u64,
@@ -314,7 +319,7 @@ pub struct Progress {
 }
 
 /// Everything measured in a stretch of a cell.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Totals {
     /// Requests by kind.
     #[serde(with = "pairs")]
@@ -359,9 +364,35 @@ impl Totals {
         self.target.unfinished.extend(other.target.unfinished);
     }
 
+    /// A digest of everything in it: two with the same one hold the same.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut digest = Digest::default();
+        self.hash(&mut digest);
+        Fingerprint(hex(&digest.0.finalize()))
+    }
+
     /// Requests of one phase.
     pub fn phase(&self, phase: Phase) -> impl Iterator<Item = (&RequestKey, &RequestStats)> {
         self.requests.iter().filter(move |(k, _)| k.phase == phase)
+    }
+}
+
+/// SHA-256 over [`Totals`], in hex. Their parts are hashed as Rust lays them out, so that only equal
+/// builds agree on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(String);
+
+#[derive(Default)]
+struct Digest(Sha256);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        unreachable!("a digest has more bits than that")
     }
 }
 
@@ -393,8 +424,9 @@ impl Frame {
 pub enum FrameBody {
     /// What is new.
     Delta(Box<Totals>),
-    /// Everything again, to check the deltas against. Its `seq` is the last.
-    Final(Box<Totals>),
+    /// What all deltas together must be; its `seq` is the last. The totals themselves would be as large
+    /// as all frames before, sent by all workers in the moment in which a cell ends.
+    Final(Fingerprint),
 }
 
 /// Maps with structured keys as lists of pairs, since JSON keys are text.

@@ -13,7 +13,7 @@ pub use crate::state::{JobState, Stage};
 use crate::{estimate::Span, micros::Micros};
 
 /// A moment known to lie in `(after, before]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Between {
     /// Not before this.
     pub after: Micros,
@@ -39,7 +39,7 @@ impl Between {
 }
 
 /// A change of state, as polling saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Observed {
     /// The state that was new.
     pub state: JobState,
@@ -48,7 +48,7 @@ pub struct Observed {
 }
 
 /// A request that was clocked from sending to last byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Clocked {
     /// Before the first byte was sent.
     pub sent: Micros,
@@ -64,7 +64,7 @@ impl Clocked {
 }
 
 /// How a job ended for its client. Data, never an error.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum JobOutcome {
     /// Completed, and the results were read whole.
@@ -124,7 +124,7 @@ impl fmt::Display for JobOutcome {
 }
 
 /// Everything clocked and seen of one job.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobTimeline {
     /// The submit.
     pub submit: Option<Clocked>,

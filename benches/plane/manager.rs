@@ -53,7 +53,7 @@ pub(crate) struct Outcome {
     /// The most memory, in bytes.
     pub(crate) memory: u64,
     /// From the abort to the last worker's word that it has stopped, in milliseconds.
-    pub(crate) stopped: f64,
+    pub(crate) stopped: Option<f64>,
 }
 
 /// A plane that notes how old entries are when the next read begins: by then those before are merged.
@@ -201,7 +201,7 @@ pub(crate) fn serve(url: &str, workers: u32, seconds: u64) -> Result<()> {
     let todo = (plan.cells.clone(), false);
     runtime.block_on(manage(end, &plan, todo, wanted, &mut notes, None, stopping));
     let mut outcome = notes.outcome;
-    outcome.stopped = notes.aborted.map_or(f64::NAN, |at| at.elapsed().as_secs_f64() * 1e3);
+    outcome.stopped = notes.aborted.map(|at| at.elapsed().as_secs_f64() * 1e3);
     let status = procfs::process::Process::myself()?.status()?;
     outcome.memory = status.vmhwm.context("no VmHWM")? * 1024;
     let _ = seconds;

@@ -54,7 +54,7 @@ pub(crate) fn measure() -> Result<String> {
          | CPU of the manager, held on one core | {:.0} % of it | < 100 % | {} |\n\
          | memory of the manager | {:.0} MB | < 500 MB | {} |\n\
          | bytes of a frame with {histograms} histograms | {bytes} | | |\n\
-         | from the abort to the last worker stopped | {:.0} ms | | |\n\
+         | from the abort to the last worker stopped | {} | | |\n\
          | CPU of all workers together, whole run | {:.1} s | | |\n",
         o.workers,
         of(o.workers == workers),
@@ -69,7 +69,7 @@ pub(crate) fn measure() -> Result<String> {
         of(o.cpu < 1.0),
         o.memory as f64 / 1e6,
         of(o.memory < 500_000_000),
-        o.stopped,
+        o.stopped.map_or("it was not aborted".into(), |ms| format!("{ms:.0} ms")),
         used / 1e6,
     ))
 }

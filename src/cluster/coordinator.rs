@@ -935,8 +935,8 @@ mod tests {
         for w in 0..2 {
             c.on(frame(w, 0, 1, FrameBody::Delta(Box::new(delta(5)))), Micros(6));
         }
-        c.on(frame(0, 0, 2, FrameBody::Final(Box::new(delta(5)))), Micros(7));
-        let actions = c.on(frame(1, 0, 2, FrameBody::Final(Box::new(delta(5)))), Micros(8));
+        c.on(frame(0, 0, 2, FrameBody::Final(delta(5).fingerprint())), Micros(7));
+        let actions = c.on(frame(1, 0, 2, FrameBody::Final(delta(5).fingerprint())), Micros(8));
         let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
         assert_eq!((closed.totals.progress.submitted, closed.missing.as_deref()), (10, None));
         assert!(matches!(&actions[1], Action::Opened(cell) if cell.index == 1));
@@ -948,8 +948,8 @@ mod tests {
         joined(&mut c, 2);
         assert!(c.on(said(1, Report::Draining), Micros(1)).is_empty());
         to_settling(&mut c, 2, 0);
-        c.on(frame(1, 0, 1, FrameBody::Final(Box::default())), Micros(3));
-        let actions = c.on(frame(0, 0, 1, FrameBody::Final(Box::default())), Micros(3));
+        c.on(frame(1, 0, 1, FrameBody::Final(Totals::default().fingerprint())), Micros(3));
+        let actions = c.on(frame(0, 0, 1, FrameBody::Final(Totals::default().fingerprint())), Micros(3));
         let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
         assert_eq!((closed.workers.len(), closed.missing.as_deref()), (2, None));
         let Action::Send(Command::Prepare { members, .. }) = &actions[2] else { panic!("{actions:?}") };
@@ -971,7 +971,7 @@ mod tests {
         let evidence = Evidence { posts: Some(Book::default()), ..Evidence::default() };
         let settles = c.on(Event::Rig(Word::Disarmed(Box::new(evidence.clone()))), Micros(6));
         assert_eq!(settles, [Action::Send(Command::Settle { cell: 0 })]);
-        let actions = c.on(frame(0, 0, 1, FrameBody::Final(Box::default())), Micros(7));
+        let actions = c.on(frame(0, 0, 1, FrameBody::Final(Totals::default().fingerprint())), Micros(7));
         assert!(matches!(&actions[0], Action::Close(closed) if closed.evidence == evidence));
     }
 
@@ -1024,7 +1024,7 @@ mod tests {
         for _ in 0..2 {
             c.on(frame(0, 0, 1, FrameBody::Delta(Box::new(delta(5)))), Micros(3));
         }
-        assert!(c.on(frame(0, 0, 3, FrameBody::Final(Box::new(delta(9)))), Micros(4)).is_empty());
+        assert!(c.on(frame(0, 0, 3, FrameBody::Final(delta(9).fingerprint())), Micros(4)).is_empty());
         let actions = c.on(Event::Tick, Micros(4) + LATE);
         let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
         assert_eq!(closed.totals.progress.submitted, 5);
@@ -1037,7 +1037,7 @@ mod tests {
         joined(&mut c, 1);
         to_settling(&mut c, 1, 0);
         c.on(frame(0, 0, 1, FrameBody::Delta(Box::new(delta(5)))), Micros(3));
-        let actions = c.on(frame(0, 0, 2, FrameBody::Final(Box::new(delta(6)))), Micros(4));
+        let actions = c.on(frame(0, 0, 2, FrameBody::Final(delta(6).fingerprint())), Micros(4));
         let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
         assert!(closed.missing.as_deref().unwrap().contains("do not add up"));
     }
@@ -1068,7 +1068,7 @@ mod tests {
         joined(&mut c, 1);
         c.on(ready(0, 0), Micros(1));
         // The final frame overtakes the delta before it and the word that the load is through.
-        assert!(c.on(frame(0, 0, 2, FrameBody::Final(Box::new(delta(5)))), Micros(2)).is_empty());
+        assert!(c.on(frame(0, 0, 2, FrameBody::Final(delta(5).fingerprint())), Micros(2)).is_empty());
         assert_eq!(c.on(through(0, 0), Micros(3)), [Action::Send(Command::Settle { cell: 0 })]);
         let actions = c.on(frame(0, 0, 1, FrameBody::Delta(Box::new(delta(5)))), Micros(4));
         let Action::Close(closed) = &actions[0] else { panic!("{actions:?}") };
@@ -1132,7 +1132,7 @@ mod tests {
             joined(&mut c, 2);
             c.on(holders(0..2), Micros(1));
             to_settling(&mut c, 2, 0);
-            let last = frame(0, 0, 1, FrameBody::Final(Box::default()));
+            let last = frame(0, 0, 1, FrameBody::Final(Totals::default().fingerprint()));
             let next = if is_first {
                 c.on(last, Micros(3));
                 c.on(holders([0]), Micros(4))
@@ -1152,7 +1152,7 @@ mod tests {
         let mut c = coordinator(1);
         joined(&mut c, 1);
         to_settling(&mut c, 1, 0);
-        c.on(frame(0, 0, 1, FrameBody::Final(Box::default())), Micros(3));
+        c.on(frame(0, 0, 1, FrameBody::Final(Totals::default().fingerprint())), Micros(3));
         assert_eq!(c.on(ready(0, 0), Micros(4)), [Action::Send(Command::Abort { cell: 0 })]);
         assert_eq!(c.on(through(0, 0), Micros(4)), [Action::Send(Command::Abort { cell: 0 })]);
         assert!(c.on(ready(5, 0), Micros(4)).is_empty(), "it is not one of ours");

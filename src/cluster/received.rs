@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     crew::Member,
-    snapshot::{Frame, FrameBody, Totals},
+    snapshot::{Fingerprint, Frame, FrameBody, Totals},
 };
 
 /// What came of a worker so far.
@@ -12,16 +12,9 @@ use crate::{
 pub(super) struct Received {
     seqs: BTreeSet<u64>,
     sum: Totals,
-    last: Option<Last>,
+    /// Number of the final frame, and what it says of the sum.
+    last: Option<(u64, Fingerprint)>,
     repeated: u64,
-}
-
-/// The final frame.
-#[derive(Debug)]
-struct Last {
-    seq: u64,
-    /// `None` once the sum was found equal: they are as large as all deltas together.
-    totals: Option<Totals>,
 }
 
 impl Received {
@@ -33,12 +26,7 @@ impl Received {
         }
         match frame.body {
             FrameBody::Delta(delta) => self.sum.merge(*delta),
-            FrameBody::Final(totals) => self.last = Some(Last { seq: frame.seq, totals: Some(*totals) }),
-        }
-        if self.is_whole()
-            && let Some(last) = &mut self.last
-        {
-            last.totals.take_if(|totals| *totals == self.sum);
+            FrameBody::Final(sum) => self.last = Some((frame.seq, sum)),
         }
     }
 
@@ -74,13 +62,13 @@ impl Received {
     /// Frames before the last one that did not come. Those that were sent after it are not known of
     /// without the final one.
     pub(super) fn gaps(&self) -> u64 {
-        let last = self.last.as_ref().map(|last| last.seq).or(self.seqs.last().copied());
+        let last = self.last.as_ref().map(|(seq, _)| *seq).or(self.seqs.last().copied());
         last.unwrap_or(0).saturating_sub(self.frames())
     }
 
     /// What is wrong with them, when there are to be no more.
     pub(super) fn trouble(&self, member: &Member) -> Option<String> {
-        let Some(Last { seq, totals }) = &self.last else {
+        let Some((seq, sum)) = &self.last else {
             return Some(format!("worker {member} sent no final frame"));
         };
         let lost = self.gaps();
@@ -90,6 +78,7 @@ impl Received {
         if self.seqs.last() != Some(seq) {
             return Some(format!("worker {member} sent frames after its final one"));
         }
-        totals.is_some().then(|| format!("the deltas of worker {member} do not add up to its totals"))
+        (self.sum.fingerprint() != *sum)
+            .then(|| format!("the deltas of worker {member} do not add up to its totals"))
     }
 }

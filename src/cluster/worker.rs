@@ -207,7 +207,7 @@ impl<P: Plane, D: Driver> Worker<P, D> {
         self.send_frame(&mut at);
         if !run.stop.is_cancelled() {
             at.seq += 1;
-            let body = FrameBody::Final(Box::new(std::mem::take(&mut at.sum)));
+            let body = FrameBody::Final(at.sum.fingerprint());
             self.end.report(Report::Frame(self.frame(&at, body)));
         } else if let Began::Missed(why) = at.began {
             self.end.report(Report::Missed { cell: number, why });

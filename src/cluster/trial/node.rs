@@ -561,7 +561,7 @@ impl World {
         if !work.stopped {
             work.seq += 1;
             let (seq, epoch, worker) = (work.seq, member.epoch, work.share.worker);
-            let body = FrameBody::Final(Box::new(work.sum.clone()));
+            let body = FrameBody::Final(work.sum.fingerprint());
             self.report(node, Report::Frame(Frame { cell, worker, epoch, seq, body }));
             self.truth.insert((cell, member), work.sum);
         } else if work.began == Began::Missed {

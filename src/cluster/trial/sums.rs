@@ -138,8 +138,7 @@ impl Hand {
 
     fn end(&mut self, worker: usize) {
         self.cut(worker);
-        let sum = Box::new(self.sum.clone());
-        self.send(worker, FrameBody::Final(sum));
+        self.send(worker, FrameBody::Final(self.sum.fingerprint()));
     }
 }
 

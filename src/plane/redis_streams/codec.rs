@@ -186,8 +186,11 @@ mod tests {
             (any::<u32>(), option::of(".*")).prop_map(|(cell, why)| Report::GaveUp { cell, why }),
             (any::<(u32, u32, u64, u64, bool)>(), totals()).prop_map(
                 |((cell, worker, epoch, seq, ends), totals)| {
-                    let body = if ends { FrameBody::Final } else { FrameBody::Delta };
-                    Report::Frame(Frame { cell, worker, epoch, seq, body: body(Box::new(totals)) })
+                    let body = match ends {
+                        true => FrameBody::Final(totals.fingerprint()),
+                        false => FrameBody::Delta(Box::new(totals)),
+                    };
+                    Report::Frame(Frame { cell, worker, epoch, seq, body })
                 }
             ),
             any::<u32>().prop_map(|cell| Report::Merging { cell }),
