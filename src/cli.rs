@@ -226,6 +226,9 @@ impl std::str::FromStr for ExpectWorkers {
             let count = u32::try_from(count).ok().filter(|n| (1..=10_000).contains(n)).ok_or_else(refused)?;
             return Ok(Self { count, names: BTreeSet::new() });
         }
+        if text.parse::<f64>().is_ok() {
+            return Err(refused());
+        }
         let names = text.split(',').map(|name| label(name.trim())).collect::<Result<BTreeSet<_>, _>>();
         let names = names.map_err(|_| refused())?;
         Ok(Self { count: names.len() as u32, names })
@@ -840,6 +843,21 @@ mod tests {
         let line = typed(args, None).unwrap_err();
         assert!(line.contains(says), "{line}");
         assert_eq!(line.lines().count(), 1, "{line}");
+    }
+
+    #[rstest]
+    #[case("3", Some((3, "")))]
+    #[case("b, a,b", Some((2, "a b")))]
+    #[case("0", None)]
+    #[case("10001", None)]
+    #[case("1.5", None)]
+    #[case("-1", None)]
+    #[case("a,,b", None)]
+    #[case("a/b", None)]
+    fn workers_are_expected_by_number_or_name(#[case] text: &str, #[case] expected: Option<(u32, &str)>) {
+        let read = text.parse::<ExpectWorkers>();
+        let read = read.map(|e| (e.count, e.names.into_iter().collect::<Vec<_>>().join(" ")));
+        assert_eq!(read.ok(), expected.map(|(count, names)| (count, names.to_owned())));
     }
 
     #[rstest]

@@ -90,8 +90,8 @@ impl Plane for Timed {
         self.inner.end_of(log).await
     }
 
-    async fn trim(&self, places: &BTreeMap<Log, Place>) -> Result<(), PlaneError> {
-        self.inner.trim(places).await
+    async fn trim(&self, places: &BTreeMap<Log, Place>, fence: &Member) -> Result<(), PlaneError> {
+        self.inner.trim(places, fence).await
     }
 
     async fn take(&self, name: &str, ttl: Duration) -> Result<Member, PlaneError> {

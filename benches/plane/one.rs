@@ -82,14 +82,12 @@ pub(crate) fn measure() -> Result<String> {
     // The second cell was aborted after ten seconds.
     let (redis_s, memory_s) = (SECONDS as f64 + 10.0, SECONDS as f64);
     let share = |us: f64, s: f64| us / 1e6 / s * 100.0;
-    let cost = share(over_redis, redis_s) - share(in_memory, memory_s);
+    let (over_redis, in_memory) = (share(over_redis, redis_s), share(in_memory, memory_s));
     Ok(format!(
         "## One worker, a frame of twenty histograms a second\n\n\
-         | plane | CPU, share of a core |\n|---|---|\n\
-         | Redis, the worker alone | {:.2} % |\n\
-         | memory, worker and manager | {:.2} % |\n\
-         | difference (wanted: < 1 %) | {cost:.2} % |\n",
-        share(over_redis, redis_s),
-        share(in_memory, memory_s),
+         | plane | CPU, share of a core | wanted | kept |\n|---|---|---|---|\n\
+         | Redis; the worker alone, with all that it takes down | {over_redis:.2} % | < 1 % | {} |\n\
+         | memory; worker and manager | {in_memory:.2} % | | |\n",
+        if over_redis < 1.0 { "yes" } else { "NO" },
     ))
 }

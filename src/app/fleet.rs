@@ -85,6 +85,11 @@ impl Fleet {
         is_stand_in: bool,
     ) -> Result<Self, Failure> {
         let door = door(&asked.plane).map_err(Failure::usage)?;
+        if asked.expect.names.contains(MANAGER) {
+            return Err(Failure::usage(anyhow!(
+                "--expect-workers: {MANAGER} is the manager's name, no worker's"
+            )));
+        }
         let secret = plane_secret(&asked.plane).map_err(Failure::usage)?;
         let facts = check(&door, asked.plane.insecure_plane, target).await;
         let facts = facts.map_err(failure)?;

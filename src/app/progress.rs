@@ -169,23 +169,26 @@ impl Watcher for Watch {
         let ledger = &record.ledger;
         let spans = record.totals.jobs.values().filter_map(end_to_end);
         let p50 = median(spans).map_or(String::new(), |m| format!(", p50 {m}"));
-        let counts = format!(
-            "{} submitted, {} fetched, {} not",
-            ledger.submitted,
-            ledger.count("fetched"),
-            ledger.ended() - ledger.count("fetched")
-        );
+        let (fetched, open) = (ledger.count("fetched"), ledger.submitted.saturating_sub(ledger.ended()));
+        let mut counts =
+            format!("{} submitted, {fetched} fetched, {} not", ledger.submitted, ledger.ended() - fetched);
+        if open > 0 {
+            counts += &format!(", {open} without an outcome");
+        }
         let again = record.may_be_made_again(self.record.plan.settings.requeue);
         self.course.closed(&record.cell, again);
         let name = self.name(&record.cell);
         let line = match record.cell.kind {
             CellKind::WarmUp => format!("{name}: {counts} (discarded)"),
             CellKind::Measured => {
-                let (took, verdict) = (record.duration, record.verdict);
+                let verdict = record.verdict;
+                // A cell that was given up has none.
+                let took = Some(record.duration).filter(|d| *d > Micros::ZERO);
+                let took = took.map_or(String::new(), |d| format!(", {d}"));
                 let broken = record.checks.iter().find(|c| c.verdict == verdict && verdict != Verdict::Pass);
                 let why = broken.map_or(String::new(), |c| format!(" ({}: {})", c.rule, c.evidence));
                 let then = if again { ", to be made again at the end" } else { "" };
-                format!("{name}: {counts}, {took}{p50}: {verdict}{why}{then}")
+                format!("{name}: {counts}{took}{p50}: {verdict}{why}{then}")
             }
         };
         let in_vain = record.cell.kind == CellKind::WarmUp && ledger.count("fetched") == 0;

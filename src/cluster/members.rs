@@ -188,7 +188,12 @@ impl Members {
         let here: Vec<String> =
             self.here.values().map(|h| format!("{} on {}", h.member.name, h.host)).collect();
         let wanted = if self.begun { 1 } else { self.wanted.count.max(self.wanted.names.len() as u32) };
-        let mut said = format!("{} of {wanted} workers came within {}", here.len(), self.wanted.max_wait);
+        // Others may have come beside those that were named.
+        let came = match self.wanted.names.iter().filter(|n| self.here.contains_key(*n)).count() {
+            named if !self.begun && !self.wanted.names.is_empty() => named,
+            _ => here.len(),
+        };
+        let mut said = format!("{came} of {wanted} workers came within {}", self.wanted.max_wait);
         if !here.is_empty() {
             said += &format!(": {}", list(here));
         }

@@ -30,6 +30,13 @@ struct State {
     epochs: u64,
 }
 
+impl State {
+    fn fence(&self, lease: &Member) -> Result<(), PlaneError> {
+        let is_held = self.leases.get(&lease.name) == Some(&lease.epoch);
+        is_held.then_some(()).ok_or_else(|| PlaneError::Fenced(lease.clone()))
+    }
+}
+
 /// The entries of a log that are not forgotten, and the number of the first of them, from 1.
 #[derive(Debug, Default)]
 struct Kept {
@@ -69,9 +76,7 @@ impl Default for InProcess {
 impl Plane for InProcess {
     async fn append(&self, log: &Log, entry: &Entry, fence: Option<&Member>) -> Result<(), PlaneError> {
         let mut state = self.state();
-        if let Some(lease) = fence.filter(|l| state.leases.get(&l.name) != Some(&l.epoch)) {
-            return Err(PlaneError::Fenced(lease.clone()));
-        }
+        fence.map_or(Ok(()), |lease| state.fence(lease))?;
         let kept = state.logs.entry(log.clone()).or_insert_with(|| Kept { first: 1, ..Kept::default() });
         kept.entries.push_back(entry.clone());
         drop(state);
@@ -102,8 +107,9 @@ impl Plane for InProcess {
         Ok(Place(end, 0))
     }
 
-    async fn trim(&self, places: &BTreeMap<Log, Place>) -> Result<(), PlaneError> {
+    async fn trim(&self, places: &BTreeMap<Log, Place>, fence: &Member) -> Result<(), PlaneError> {
         let mut state = self.state();
+        state.fence(fence)?;
         for (log, place) in places {
             let Some(kept) = state.logs.get_mut(log) else { continue };
             while kept.first <= place.0 && kept.entries.pop_front().is_some() {
@@ -125,8 +131,7 @@ impl Plane for InProcess {
     }
 
     async fn renew(&self, lease: &Member, _ttl: Duration) -> Result<(), PlaneError> {
-        let is_held = self.state().leases.get(&lease.name) == Some(&lease.epoch);
-        is_held.then_some(()).ok_or_else(|| PlaneError::Fenced(lease.clone()))
+        self.state().fence(lease)
     }
 
     async fn release(&self, lease: &Member) -> Result<(), PlaneError> {
@@ -184,7 +189,8 @@ mod tests {
         assert_eq!(a.await.unwrap(), sent);
         assert_eq!(b.await.unwrap(), sent);
         let end = plane.end_of(&Log::Commands).await.unwrap();
-        plane.trim(&[(Log::Commands, Place(2, 0))].into()).await.unwrap();
+        let reader = plane.take("r", Duration::ZERO).await.unwrap();
+        plane.trim(&[(Log::Commands, Place(2, 0))].into(), &reader).await.unwrap();
         let mut places = BTreeMap::from([(Log::Commands, Place::default())]);
         assert_eq!(plane.read(&mut places, Duration::ZERO).await.unwrap(), sent[2..], "two are forgotten");
         assert_eq!(places[&Log::Commands], end);

@@ -237,11 +237,12 @@ async fn read<P: Plane>(
         let looked = looked.filter(|holders| !told.difference(holders).any(says_more));
         let has_entries = !entries.is_empty();
         // Those are in our hands now. What cannot be trimmed is trimmed the next time. A process that was
-        // stopped may read what another manager has not read yet: that is not its to trim.
-        if has_entries && held.permit.holds() {
+        // stopped may read what another manager has not read yet: the fence keeps it from trimming that.
+        if has_entries {
             let read: BTreeMap<_, _> =
                 places.iter().filter(|(log, _)| **log != Log::Roll).map(|(l, p)| (l.clone(), *p)).collect();
-            let _ = plane.trim(&read).await;
+            let member = held.member().clone();
+            let _ = plane.trim(&read, &member).await;
         }
         for entry in entries {
             match entry {

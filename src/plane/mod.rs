@@ -126,8 +126,12 @@ pub trait Plane: Send + Sync + 'static {
     /// The place behind the last entry of a log.
     fn end_of(&self, log: &Log) -> impl Future<Output = Result<Place, PlaneError>> + Send;
 
-    /// Forgets the entries up to these places.
-    fn trim(&self, places: &BTreeMap<Log, Place>) -> impl Future<Output = Result<(), PlaneError>> + Send;
+    /// Forgets the entries up to these places, if that lease is held at this moment.
+    fn trim(
+        &self,
+        places: &BTreeMap<Log, Place>,
+        fence: &Member,
+    ) -> impl Future<Output = Result<(), PlaneError>> + Send;
 
     /// Takes the lease of that name, with an epoch that nobody had before.
     fn take(&self, name: &str, ttl: Duration) -> impl Future<Output = Result<Member, PlaneError>> + Send;

@@ -369,7 +369,7 @@ async fn a_run_goes_through_with_these_users() {
         worker.release(&lease).await,
         worker.announce().await,
         worker.close().await,
-        worker.trim(&BTreeMap::from([(mine.clone(), Place(1, 0))])).await,
+        worker.trim(&BTreeMap::from([(mine.clone(), Place(1, 0))]), &lease).await,
     ] {
         assert!(matches!(&refused, Err(PlaneError::Refused(_))), "{refused:?}");
     }
@@ -379,7 +379,7 @@ async fn a_run_goes_through_with_these_users() {
     );
     let mut places = from(&mine);
     assert_eq!(manager.read(&mut places, Duration::ZERO).await.unwrap(), [report]);
-    manager.trim(&places).await.unwrap();
+    manager.trim(&places, &lease).await.unwrap();
     manager.renew(&lease, ttl).await.unwrap();
     worker.release(&me).await.unwrap();
     manager.close().await.unwrap();

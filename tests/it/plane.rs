@@ -118,7 +118,7 @@ async fn keeps_its_word<P: Plane>(plane: Arc<P>) {
 
     // What was read is forgotten, again and again.
     for _ in 0..2 {
-        plane.trim(&places).await.unwrap();
+        plane.trim(&places, &manager).await.unwrap();
         assert_eq!(read(&*plane, &commands).await, [command(4)]);
         assert_eq!(read(&*plane, &report("w", 0).0).await, []);
     }
@@ -131,7 +131,8 @@ async fn keeps_its_word<P: Plane>(plane: Arc<P>) {
     let second = plane.take(MANAGER, LONG).await.unwrap();
     assert!(second.epoch > worker.epoch);
     assert_eq!(plane.append(&commands, &command(5), Some(&manager)).await, Err(fenced.clone()));
-    assert_eq!(plane.renew(&manager, LONG).await, Err(fenced));
+    assert_eq!(plane.renew(&manager, LONG).await, Err(fenced.clone()));
+    assert_eq!(plane.trim(&[(commands.clone(), Place(u64::MAX, 0))].into(), &manager).await, Err(fenced));
     plane.release(&manager).await.unwrap();
     plane.append(&commands, &command(6), Some(&second)).await.unwrap();
     assert_eq!(read(&*plane, &commands).await, [command(4), command(6)]);
@@ -171,7 +172,7 @@ async fn a_lease_runs_out_and_no_epoch_is_given_twice() {
 #[tokio::test]
 async fn a_thousand_logs_are_read_with_one_command() {
     let server = RedisServer::start();
-    let (plane, _) = open(&server).await;
+    let (plane, manager) = open(&server).await;
     let names: Vec<String> = (0..1_000).map(|n| format!("worker-{n:04}")).collect();
     let mut places: BTreeMap<Log, Place> =
         names.iter().map(|name| (Log::Reports(name.clone()), Place::default())).collect();
@@ -181,8 +182,8 @@ async fn a_thousand_logs_are_read_with_one_command() {
     }
     assert_eq!(plane.read(&mut places, LONG).await.unwrap().len(), 10);
     assert_eq!(calls(&server, "xread"), 1);
-    plane.trim(&places).await.unwrap();
-    plane.trim(&places).await.unwrap();
+    plane.trim(&places, &manager).await.unwrap();
+    plane.trim(&places, &manager).await.unwrap();
     assert_eq!(calls(&server, "xtrim"), 10, "only what has grown");
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     assert_eq!(plane.holders(&names).await.unwrap(), vec![None; 1_000]);
@@ -337,7 +338,7 @@ async fn a_full_redis_says_so_keeps_leases_and_takes_more_when_there_is_room() {
     let mut places = from_start([log.clone()]);
     let read = plane.read(&mut places, LONG).await.unwrap();
     assert_eq!(read.len(), sent as usize, "nothing that was taken is lost");
-    plane.trim(&places).await.unwrap();
+    plane.trim(&places, &manager).await.unwrap();
     plane.append(&log, &report("w", 1).1, None).await.unwrap();
 }
 

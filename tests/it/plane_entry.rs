@@ -147,7 +147,7 @@ async fn the_users_that_are_shipped_may_do_what_they_must() {
     assert!(worker.holders(&[MANAGER]).await.unwrap()[0].is_some());
     let mut places = [(log, Default::default()), (Log::Roll, Default::default())].into();
     assert_eq!(manager.read(&mut places, lease).await.unwrap().len(), 2);
-    manager.trim(&places).await.unwrap();
+    manager.trim(&places, &lead).await.unwrap();
     assert!(manager.holders(&["w"]).await.unwrap()[0].is_some());
     let end = Entry::Command(Command::End);
     manager.append(&Log::Commands, &end, Some(&lead)).await.unwrap();

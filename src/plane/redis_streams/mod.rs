@@ -153,7 +153,7 @@ impl Plane for RedisStreams {
         codec::place(&id).ok_or_else(|| PlaneError::Refused(format!("at {} has odd ids", self.link.door())))
     }
 
-    async fn trim(&self, places: &BTreeMap<Log, Place>) -> Result<(), PlaneError> {
+    async fn trim(&self, places: &BTreeMap<Log, Place>, fence: &Member) -> Result<(), PlaneError> {
         let new: BTreeMap<Log, Place> = {
             let trimmed = self.trimmed.lock().unwrap_or_else(PoisonError::into_inner);
             let is_new = |log: &Log, place: &Place| trimmed.get(log).copied().unwrap_or_default() < *place;
@@ -162,14 +162,17 @@ impl Plane for RedisStreams {
         if new.is_empty() {
             return Ok(());
         }
-        let mut command = script(scripts::TRIM, &[]);
+        let mut command = script(scripts::TRIM, &[self.keys.lease(&fence.name)]);
+        command.arg(fence.epoch);
         for (log, Place(ms, seq)) in &new {
             // The first that stays.
             let first = seq.checked_add(1).map_or(Place(ms + 1, 0), |seq| Place(*ms, seq));
             command.arg(self.keys.log(log)).arg(first.to_string());
         }
         let what = format!("trim {} logs of {}", new.len(), self.keys.run());
-        let _: i64 = self.link.call(&what, &command).await?;
+        if self.link.call::<i64>(&what, &command).await? == 0 {
+            return Err(PlaneError::Fenced(fence.clone()));
+        }
         self.trimmed.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
         Ok(())
     }

@@ -75,9 +75,11 @@ for i = 1, #info, 2 do
 end
 return '0-0'";
 
-/// Arguments: logs, each followed by the id of the first entry that stays.
+/// Arguments: lease; the epoch that it must be held with; logs, each followed by the id of the first entry
+/// that stays. Returns whether it was held.
 pub(super) const TRIM: &str = "\
-for i = 1, #ARGV, 2 do redis.call('XTRIM', ARGV[i], 'MINID', ARGV[i + 1]) end
+if redis.call('GET', ARGV[1]) ~= ARGV[2] then return 0 end
+for i = 3, #ARGV, 2 do redis.call('XTRIM', ARGV[i], 'MINID', ARGV[i + 1]) end
 return 1";
 
 /// Arguments: manifest, epochs, commands, roll; seconds; what the key of a worker's reports begins

@@ -53,8 +53,8 @@ impl<P: Plane> Plane for Fitful<P> {
         self.there()?.end_of(log).await
     }
 
-    async fn trim(&self, places: &BTreeMap<Log, Place>) -> Result<(), PlaneError> {
-        self.there()?.trim(places).await
+    async fn trim(&self, places: &BTreeMap<Log, Place>, fence: &Member) -> Result<(), PlaneError> {
+        self.there()?.trim(places, fence).await
     }
 
     async fn take(&self, name: &str, ttl: Duration) -> Result<Member, PlaneError> {

@@ -134,8 +134,15 @@ impl Plane for Stormy {
         self.logs.end_of(log).await
     }
 
-    async fn trim(&self, places: &BTreeMap<Log, Place>) -> Result<(), PlaneError> {
-        self.logs.trim(places).await
+    async fn trim(&self, places: &BTreeMap<Log, Place>, fence: &Member) -> Result<(), PlaneError> {
+        if !self.state().holds(fence) {
+            return Err(PlaneError::Fenced(fence.clone()));
+        }
+        // The logs know nothing of these leases.
+        let inner = self.logs.take("trim", Duration::ZERO).await?;
+        let trimmed = self.logs.trim(places, &inner).await;
+        self.logs.release(&inner).await?;
+        trimmed
     }
 
     async fn take(&self, name: &str, ttl: Duration) -> Result<Member, PlaneError> {
