@@ -20,15 +20,18 @@ help:
 	@sed -n 's/^## \([a-z-]*\): \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) \
 		| while IFS='|' read -r target text; do printf '%-14s %s\n' "$$target" "$$text"; done
 
+# Tests wait more than they work, for processes, leases and deadlines.
+THREADS := $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
+
 ## test: install what the tests need (Debian, as root), then run all tests
 test: tools $(PYTHON)/ready
-	@cargo test
+	@RUST_TEST_THREADS=$(THREADS) cargo test
 
 ## check: formatting, lints, all tests and the documentation: what a change must pass
 check: tools $(PYTHON)/ready
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	cargo test
+	RUST_TEST_THREADS=$(THREADS) cargo test
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
 ## bench: measure springtide itself

@@ -166,7 +166,7 @@ impl Plane for RedisStreams {
         command.arg(fence.epoch);
         for (log, Place(ms, seq)) in &new {
             // The first that stays.
-            let first = seq.checked_add(1).map_or(Place(ms + 1, 0), |seq| Place(*ms, seq));
+            let first = seq.checked_add(1).map_or_else(|| Place(ms + 1, 0), |seq| Place(*ms, seq));
             command.arg(self.keys.log(log)).arg(first.to_string());
         }
         let what = format!("trim {} logs of {}", new.len(), self.keys.run());
