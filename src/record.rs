@@ -174,6 +174,9 @@ pub struct Beside {
     pub telemetry: Telemetry,
     /// What the target was still busy with when the cell began; `None` when it was idle.
     pub busy: Option<String>,
+    /// How many jobs had been given up before the cell, where nobody saw whether the target still worked
+    /// on them.
+    pub unwatched: u32,
 }
 
 /// One cell that ended.
@@ -216,11 +219,12 @@ impl CellRecord {
         frames: Option<String>,
         beside: Beside,
     ) -> Self {
-        let Beside { posts, injection, telemetry, busy } = beside;
+        let Beside { posts, injection, telemetry, busy, unwatched } = beside;
         let ledger = Ledger::of(&totals);
         let interval = plan.settings.poll_interval;
-        let findings =
+        let mut findings =
             finding::of_cell(&totals, &ledger, interval, posts.as_ref(), injection.as_ref(), &workers);
+        findings.extend(finding::of_leftovers(unwatched));
         let facts = verdict::Facts {
             cell: &cell,
             totals: &totals,

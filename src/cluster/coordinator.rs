@@ -47,6 +47,10 @@ const LATE: Micros = Micros(5_000_000);
 /// because it was the quickest, would not be like the others.
 const BACK: Micros = Micros(10_000_000);
 
+/// How long users wait at the start after jobs were given up, where nobody sees whether the target still
+/// works on them.
+const REST: Micros = Micros(5_000_000);
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -102,6 +106,9 @@ pub struct Closed {
     pub missing: Option<String>,
     /// What the rig saw and did.
     pub evidence: Evidence,
+    /// How many jobs had been given up before it, where nobody saw whether the target still worked on
+    /// them.
+    pub unwatched: u32,
 }
 
 /// What a coordinator is to carry out, and with whom.
@@ -117,6 +124,8 @@ pub struct Task {
     pub lead: Micros,
     /// Whether a rig stands beside the cells.
     pub rigged: bool,
+    /// Whether it sees when the target is idle.
+    pub watched: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +164,7 @@ pub struct Coordinator {
     settings: Settings,
     lead: Micros,
     rigged: bool,
+    watched: bool,
     members: Members,
     next: usize,
     state: State,
@@ -167,6 +177,8 @@ pub struct Coordinator {
     goes_on: bool,
     /// How many jobs were given up in the cell before.
     given_up: u32,
+    /// Those, in a cell that began without anybody seeing what became of them.
+    unwatched: u32,
     /// Jobs of a cell that did not come to its end may go on at the target.
     tidy: bool,
     /// In this cell they are looked after before the rig is armed.
@@ -181,13 +193,14 @@ pub struct Coordinator {
 impl Coordinator {
     /// At the start: no worker is there yet.
     pub fn new(task: Task, now: Micros) -> Self {
-        let Task { cells, settings, wanted, lead, rigged } = task;
+        let Task { cells, settings, wanted, lead, rigged, watched } = task;
         let deadline = now + wanted.max_wait;
         Self {
             cells,
             settings,
             lead,
             rigged,
+            watched,
             members: Members::new(wanted),
             next: 0,
             state: State::Gathering,
@@ -197,6 +210,7 @@ impl Coordinator {
             evidence: Evidence::default(),
             goes_on: false,
             given_up: 0,
+            unwatched: 0,
             tidy: false,
             tidies_first: false,
             is_cut: false,
@@ -483,7 +497,9 @@ impl Coordinator {
 
     /// Lets the users go, who all stand at the start.
     fn start(&mut self, now: Micros) -> Vec<Action> {
-        let (cell, at) = (self.cells[self.next].index, now + self.lead);
+        self.unwatched = if self.watched { 0 } else { self.given_up };
+        let rest = if self.unwatched > 0 { REST } else { Micros::ZERO };
+        let (cell, at) = (self.cells[self.next].index, now + self.lead + rest);
         self.t0 = at;
         self.given_up = 0;
         self.enter(State::Running, at + self.longest());
@@ -630,6 +646,7 @@ impl Coordinator {
         self.parts.clear();
         self.t0 = Micros::ZERO;
         self.evidence = Evidence::default();
+        self.unwatched = 0;
         // What is left over is cancelled before the target is waited for: that is work for it, too.
         self.tidies_first = self.rigged && self.tidy;
         let mut actions = vec![Action::Opened(cell)];
@@ -773,7 +790,8 @@ impl Coordinator {
         }
         let cell = self.cells[self.next].clone();
         let evidence = std::mem::take(&mut self.evidence);
-        Action::Close(Box::new(Closed { cell, totals, t0_unix: self.t0.0, workers, missing, evidence }))
+        let (t0_unix, unwatched) = (self.t0.0, self.unwatched);
+        Action::Close(Box::new(Closed { cell, totals, t0_unix, workers, missing, evidence, unwatched }))
     }
 
     fn told(&self, who: Option<Member>, what: What, now: Micros) -> Action {
@@ -857,6 +875,7 @@ mod tests {
             wanted: Wanted::any(workers),
             lead: LEAD,
             rigged,
+            watched: rigged,
         };
         Coordinator::new(task, Micros::ZERO)
     }
@@ -1123,6 +1142,21 @@ mod tests {
         let opened = actions.iter().filter(|a| matches!(a, Action::Opened(_))).count();
         assert_eq!((closed, opened), (1, 0), "{actions:?}");
         assert_eq!(c.state, State::Gathering);
+    }
+
+    #[test]
+    fn after_jobs_that_nobody_sees_end_users_rest_and_the_cell_says_so() {
+        for watched in [false, true] {
+            let mut c = coordinator(2);
+            c.watched = watched;
+            c.beware();
+            joined(&mut c, 2);
+            (0..2).for_each(|w| drop(c.on(ready(w, 0), Micros(1))));
+            let (t0, rest) = (c.t0, if watched { Micros::ZERO } else { REST });
+            assert_eq!(t0, Micros(1) + LEAD + rest);
+            let Action::Close(closed) = c.close(None) else { panic!() };
+            assert_eq!(closed.unwatched > 0, !watched);
+        }
     }
 
     #[test]

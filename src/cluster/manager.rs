@@ -51,8 +51,9 @@ pub async fn manage<P: Plane>(
     stop: watch::Receiver<Option<String>>,
 ) -> Option<String> {
     let (cells, is_resumed) = todo;
-    let task =
-        Task { cells, settings: plan.settings.clone(), wanted, lead: end.lead(), rigged: rig.is_some() };
+    let watched = rig.as_ref().is_some_and(Rig::sees_idleness);
+    let (settings, lead, rigged) = (plan.settings.clone(), end.lead(), rig.is_some());
+    let task = Task { cells, settings, wanted, lead, rigged, watched };
     let mut coordinator = Coordinator::new(task, end.now());
     if is_resumed {
         coordinator.beware();
@@ -146,10 +147,10 @@ async fn carry_out<P: Plane>(
 }
 
 fn record(closed: Closed, plan: &Plan) -> CellRecord {
-    let Closed { cell, totals, t0_unix, workers, missing, evidence } = closed;
+    let Closed { cell, totals, t0_unix, workers, missing, evidence, unwatched } = closed;
     let Evidence { posts, injection, telemetry, busy } = evidence;
     let posts = posts.map(|book| book.close(&totals));
-    let beside = Beside { posts, injection, telemetry, busy };
+    let beside = Beside { posts, injection, telemetry, busy, unwatched };
     let warm_up = cell.kind == CellKind::WarmUp;
     let record = CellRecord::close(cell, plan, totals, t0_unix, workers, missing, beside);
     if warm_up { record.without_totals() } else { record }

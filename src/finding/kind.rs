@@ -104,6 +104,8 @@ pub enum Kind {
         /// Its name; of many, the first few.
         worker: String,
     },
+    /// Jobs that were given up before the cell, and nobody saw whether the target still worked on them.
+    LeftoversUnseen,
     /// Workers that the run lost, in a cell or between two.
     WorkersLost,
     /// Workers that came and were sent away.
@@ -124,6 +126,7 @@ impl Kind {
                     | Self::SkippedState { .. }
                     | Self::ForeignPosts
                     | Self::FaultDeviates
+                    | Self::LeftoversUnseen
             )
     }
 
@@ -214,6 +217,9 @@ impl fmt::Display for Kind {
             Self::WorkerLost { worker } => {
                 write!(f, "lost before the end of a cell, which is INVALID for it: worker {worker}")
             }
+            Self::LeftoversUnseen => f.write_str(
+                "jobs were given up before this cell, and nothing told whether the target still worked on them, which would slow the cell: give --redis-url or a tap",
+            ),
             Self::WorkersLost => f.write_str("workers lost"),
             Self::WorkersRefused => f.write_str("workers sent away"),
             Self::LateFrames => f.write_str(

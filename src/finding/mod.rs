@@ -87,6 +87,12 @@ pub fn of_cell(
     found.findings()
 }
 
+/// What is to be said of a cell before which so many jobs were given up, and nobody saw whether the target
+/// still worked on them.
+pub fn of_leftovers(jobs: u32) -> Option<Finding> {
+    (jobs > 0).then(|| Finding { kind: Kind::LeftoversUnseen, count: jobs.into(), examples: Vec::new() })
+}
+
 fn of_job(job: &Job, totals: &Totals, found: &mut Notes) {
     let id = job.job_id.as_deref().unwrap_or(&job.title);
     match &job.outcome {

@@ -35,6 +35,11 @@ impl Samplers {
         self.redis.is_none() && self.scrapes.is_empty() && self.processes.is_empty() && self.probes.is_none()
     }
 
+    /// Whether there is anything that tells when the target is idle.
+    pub fn see_idleness(&self) -> bool {
+        self.redis.is_some()
+    }
+
     /// Waits until the target is idle, as far as its Redis tells: its queues are empty.
     ///
     /// # Errors

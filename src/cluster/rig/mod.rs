@@ -108,6 +108,7 @@ pub struct Rig {
     words: mpsc::Receiver<(u64, Word)>,
     /// Rises with every cell that is begun or given up: words about an earlier one come too late.
     turn: u64,
+    sees_idleness: bool,
     task: JoinHandle<()>,
 }
 
@@ -117,6 +118,7 @@ impl Rig {
         let (orders, inbox) = mpsc::channel(8);
         let (outbox, words) = mpsc::channel(8);
         let reader = tap.map(Reader::new);
+        let sees_idleness = reader.is_some() || samplers.see_idleness();
         let server = Server {
             run: run.to_owned(),
             reader,
@@ -128,7 +130,12 @@ impl Rig {
             inbox,
             outbox,
         };
-        Self { orders, words, turn: 0, task: tokio::spawn(server.serve()) }
+        Self { orders, words, turn: 0, sees_idleness, task: tokio::spawn(server.serve()) }
+    }
+
+    /// Whether it waits before a cell until the target is idle: by its Redis or its workers' posts.
+    pub fn sees_idleness(&self) -> bool {
+        self.sees_idleness
     }
 
     /// Passes an order on; `now` is the plane's clock, on which its moments are.

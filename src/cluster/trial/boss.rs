@@ -97,6 +97,7 @@ impl Boss {
             wanted: Wanted { build_hash: Some("b".into()), ..Wanted::any(spec.expected) },
             lead: s(2),
             rigged: spec.rigged,
+            watched: spec.rigged,
         };
         let lease = leases.take(MANAGER, Micros::ZERO).expect("nobody was there before");
         Self {

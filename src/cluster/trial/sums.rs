@@ -151,6 +151,7 @@ fn closed(workers: usize, frames: Vec<(usize, Frame)>, early: usize) -> Closed {
         wanted: Wanted::any(workers as u32),
         lead: Micros(50_000),
         rigged: false,
+        watched: false,
     };
     let mut coordinator = Coordinator::new(task, Micros::ZERO);
     let mut said = |worker: usize, report: Report| {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use rustix::process::Signal;
-use springtide::{crew::What, timeline::JobState, verdict::Exit};
+use springtide::{crew::What, finding::Kind, timeline::JobState, verdict::Exit};
 
 use super::{
     Fleet, LEASE, MARGIN, Of, are_sent_home, ends_true, events, invalid, registered_accounts, says, was_lost,
@@ -42,6 +42,8 @@ fn a_killed_worker_costs_its_cell_and_no_more(#[case] accounts: fn(Run) -> Run) 
     for cell in run.measured() {
         let names: Vec<&str> = cell.workers.iter().map(|w| &*w.name).collect();
         assert_eq!(names, ["a", "b"]);
+        // Nobody sees here when the target is done with what was cancelled.
+        assert!(cell.findings.iter().any(|f| f.kind == Kind::LeftoversUnseen), "{:?}", cell.findings);
     }
     for job in &before.jobs {
         let now = truth.jobs.iter().find(|j| j.job_id == job.job_id).unwrap();
