@@ -67,7 +67,7 @@ async fn one(url: String, number: u32, seconds: u64) -> Result<()> {
     let lobby = Lobby::at(&Door::new(&url, None, None)?);
     let offer = lobby.next_run(&After::Nothing).await?;
     let plane = Arc::new(lobby.of_run(&offer.run).await?);
-    let terms = Terms { name: format!("w{number:04}"), lease: Some(LEASE), spool: None };
+    let terms = Terms { name: format!("w{number:04}"), lease: Some(LEASE), spool: None, manager: None };
     let end = loop {
         match WorkerEnd::join(Arc::clone(&plane), &terms, hello()).await {
             Err(error) if error.is_passing() => tokio::time::sleep(Duration::from_millis(200)).await,

@@ -51,7 +51,7 @@ pub(crate) fn alone(seconds: u64) -> Result<()> {
         let mut plan = plan(1);
         plan.cells.truncate(1);
         let end = ManagerEnd::open(Arc::clone(&plane), None).await?;
-        let terms = Terms { name: "w".into(), lease: None, spool: None };
+        let terms = Terms { name: "w".into(), lease: None, spool: None, manager: None };
         let (_serve, ask) = watch::channel(Ask::Serve);
         let mut worker = Worker {
             end: WorkerEnd::join(plane, &terms, hello()).await?,

@@ -45,7 +45,7 @@ pub(super) async fn carry_out(
     let attack = Attack::launch(capacity, threads, kit).context("cannot start the load")?;
     let plane = Arc::new(InProcess::new());
     let end = ManagerEnd::open(Arc::clone(&plane), None).await?;
-    let terms = Terms { name: NAME.into(), lease: None, spool: None };
+    let terms = Terms { name: NAME.into(), lease: None, spool: None, manager: None };
     let (_serve, ask) = watch::channel(Ask::Serve);
     let mut worker = Worker {
         end: WorkerEnd::join(plane, &terms, facts::hello(String::new(), String::new())).await?,

@@ -208,6 +208,7 @@ impl Standing {
             name: self.name.clone(),
             lease: Some(manifest.lease.into()),
             spool: Some(self.spool.join(&manifest.run_id)),
+            manager: Some(offer.manager),
         };
         tracing::info!("joins run {} of {}, target {}", manifest.run_id, manifest.host, manifest.target);
         let plane = Arc::new(lobby.of_run(&offer.run).await?);

@@ -225,7 +225,7 @@ mod tests {
         let (_serve, ask) = watch::channel(Ask::Serve);
         let mut serving = Vec::new();
         for number in 0..workers {
-            let terms = Terms { name: format!("w{number:02}"), lease: None, spool: None };
+            let terms = Terms { name: format!("w{number:02}"), lease: None, spool: None, manager: None };
             let mut worker = Worker {
                 end: WorkerEnd::join(Arc::clone(&plane), &terms, hello()).await.unwrap(),
                 driver: Arc::new(script.clone()),

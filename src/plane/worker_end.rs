@@ -41,6 +41,9 @@ pub struct Terms {
     pub lease: Option<Duration>,
     /// Where reports wait that the plane does not take; each life has a file there.
     pub spool: Option<PathBuf>,
+    /// The epoch of the manager that invited it: under another one the run is lost, as that one may have
+    /// laid down something else. `None` where it is whoever is there.
+    pub manager: Option<u64>,
 }
 
 /// What a worker hears.
@@ -98,6 +101,7 @@ impl<P: Plane> WorkerEnd<P> {
                 ttl,
                 clock: Arc::clone(&clock),
                 permit: permit.clone(),
+                invited_by: terms.manager,
             };
             tasks.push(tokio::spawn(keeper.keep(sender)));
         }
@@ -218,10 +222,11 @@ struct Keeper<P> {
     ttl: Duration,
     clock: Arc<Clock>,
     permit: Permit,
+    invited_by: Option<u64>,
 }
 
 /// The manager's lease as it was last seen.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Manager {
     epoch: Option<u64>,
     until: Option<Instant>,
@@ -243,7 +248,7 @@ impl<P: Plane> Keeper<P> {
     async fn renew(&self, why: &Mutex<String>) -> String {
         let mut ticks = tokio::time::interval(self.ttl / RENEWALS);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut manager = Manager::default();
+        let mut manager = Manager { epoch: self.invited_by, until: None };
         let mut own = self.permit.until();
         loop {
             ticks.tick().await;
@@ -301,7 +306,7 @@ mod tests {
     async fn joined() -> (Arc<Fitful<InProcess>>, Member, WorkerEnd<Fitful<InProcess>>) {
         let plane = Arc::new(Fitful::new(InProcess::new()));
         let manager = plane.take(MANAGER, TTL).await.unwrap();
-        let terms = Terms { name: "a".into(), lease: Some(TTL), spool: None };
+        let terms = Terms { name: "a".into(), lease: Some(TTL), spool: None, manager: None };
         let end = WorkerEnd::join(plane.clone(), &terms, hello()).await.unwrap();
         (plane, manager, end)
     }
@@ -338,6 +343,22 @@ mod tests {
         plane.release(&manager).await.unwrap();
         assert_eq!(end.next().await, Word::Lost("the manager is gone".into()));
         assert!(!end.permit().holds());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_invited_by_the_manager_before_is_lost_to_the_run() {
+        let plane = Arc::new(InProcess::new());
+        let first = plane.take(MANAGER, TTL).await.unwrap();
+        plane.release(&first).await.unwrap();
+        let second = plane.take(MANAGER, TTL).await.unwrap();
+        for (invited_by, is_lost) in [(first.epoch, true), (second.epoch, false)] {
+            let terms = Terms { name: "a".into(), lease: Some(TTL), spool: None, manager: Some(invited_by) };
+            let mut end = WorkerEnd::join(plane.clone(), &terms, hello()).await.unwrap();
+            let word = tokio::time::timeout(TTL / 10, end.next()).await.ok();
+            assert_eq!(word, is_lost.then(|| Word::Lost("another manager has taken over".into())));
+            assert_eq!(end.permit().holds(), !is_lost);
+            end.leave(Duration::ZERO).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

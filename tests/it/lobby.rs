@@ -37,7 +37,7 @@ async fn waits(lobby: &Lobby, after: &After) -> bool {
 }
 
 async fn join(lobby: &Lobby, run: &str) -> WorkerEnd<RedisStreams> {
-    let terms = Terms { name: "w".into(), lease: Some(LEASE), spool: None };
+    let terms = Terms { name: "w".into(), lease: Some(LEASE), spool: None, manager: None };
     let plane = lobby.of_run(run).await.unwrap();
     WorkerEnd::join(Arc::new(plane), &terms, hello()).await.unwrap()
 }

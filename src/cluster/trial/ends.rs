@@ -166,7 +166,7 @@ impl Drop for Host {
 /// One that joins again whenever it was lost, as long as there is a run.
 async fn serve(number: usize, side: Side, plane: Stormy) {
     let (_serve, ask) = watch::channel(Ask::Serve);
-    let terms = Terms { name: format!("w{number:02}"), lease: Some(TTL), spool: None };
+    let terms = Terms { name: format!("w{number:02}"), lease: Some(TTL), spool: None, manager: None };
     loop {
         if plane.manager().is_none() {
             sleep(Duration::from_millis(500)).await;
@@ -323,7 +323,7 @@ impl Driver for Keen {
 async fn a_worker_whose_permit_ran_out_does_not_end_the_run() {
     let plane = Arc::new(Fitful::new(InProcess::new()));
     plane.take(MANAGER, TTL).await.unwrap();
-    let terms = Terms { name: "a".into(), lease: Some(TTL), spool: None };
+    let terms = Terms { name: "a".into(), lease: Some(TTL), spool: None, manager: None };
     let end = WorkerEnd::join(Arc::clone(&plane), &terms, hello()).await.unwrap();
     let member = end.member().clone();
     let (_serve, ask) = watch::channel(Ask::Serve);

@@ -42,8 +42,8 @@ pub struct Offer {
     pub manifest: String,
     /// Which announcement it was.
     announced: Place,
-    /// With what epoch its manager was there.
-    manager: u64,
+    /// With what epoch its manager was there, whose manifest it is.
+    pub manager: u64,
 }
 
 /// What a worker that looks for a run did before.
