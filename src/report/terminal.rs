@@ -164,8 +164,14 @@ pub fn result_line(paper: &Paper<'_>, exit: Exit) -> String {
     let reason = fold::rulings(paper.run)
         .into_iter()
         .filter(|r| r.verdict == verdict && verdict != Verdict::Pass)
-        // A tap that is lost is why its fault did not show and why the run stopped.
-        .max_by_key(|r| (r.rule == Rule::TapComplete, r.rule != Rule::RunComplete))
+        // A tap that is lost is why its fault did not show and why the run stopped; frames that are missing,
+        // why nothing else adds up.
+        .min_by_key(|r| match r.rule {
+            Rule::TapComplete => 0,
+            Rule::FramesComplete => 1,
+            Rule::RunComplete => 3,
+            _ => 2,
+        })
         .map(|r| {
             let place = r.cell.map(|c| format!(" ({} #{})", c.cell.scenario, c.cell.repetition));
             format!("{}: {}{}", r.rule, r.evidence, place.unwrap_or_default())
@@ -231,6 +237,21 @@ mod tests {
         let line = result_line(&Paper::of(&invalid), Exit::of(invalid.all_checks()));
         assert!(line.starts_with("RESULT: INVALID the job ledger adds up: "), "{line}");
         assert!(line.ends_with("(exit 5)"), "{line}");
+    }
+
+    #[test]
+    fn the_result_line_names_the_cause_and_not_what_follows_from_it() {
+        let mut run = sample::invalid_only();
+        let broken = |rule, why: &str| crate::verdict::Check::new(rule, false, Verdict::Invalid, why.into());
+        run.cells[0].checks =
+            vec![broken(Rule::FramesComplete, "w1 is lost"), broken(Rule::Reconciled, "not read")];
+        run.cells[0].verdict = Verdict::Invalid;
+        run.checks.push(broken(Rule::RunComplete, "0 of 1 cells"));
+        let line = result_line(&Paper::of(&run), Exit::of(run.all_checks()));
+        assert!(
+            line.starts_with("RESULT: INVALID every frame of every worker arrived: w1 is lost"),
+            "{line}"
+        );
     }
 
     #[test]
