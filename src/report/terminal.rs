@@ -243,9 +243,11 @@ mod tests {
     fn the_result_line_names_the_cause_and_not_what_follows_from_it() {
         let mut run = sample::invalid_only();
         let broken = |rule, why: &str| crate::verdict::Check::new(rule, false, Verdict::Invalid, why.into());
-        run.cells[0].checks =
-            vec![broken(Rule::FramesComplete, "w1 is lost"), broken(Rule::Reconciled, "not read")];
-        run.cells[0].verdict = Verdict::Invalid;
+        for cell in &mut run.cells {
+            let missing = broken(Rule::FramesComplete, "w1 is lost");
+            cell.checks = vec![missing, broken(Rule::Reconciled, "not read")];
+            cell.verdict = Verdict::Invalid;
+        }
         run.checks.push(broken(Rule::RunComplete, "0 of 1 cells"));
         let line = result_line(&Paper::of(&run), Exit::of(run.all_checks()));
         assert!(
