@@ -14,6 +14,9 @@ use crate::{
     scenario::{Probe, Scenario, ScenarioId},
 };
 
+/// How many tries at a cell may come to nothing without counting.
+const UNBEGUN: u32 = 5;
+
 /// What one repetition of one scenario is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
@@ -27,6 +30,9 @@ pub struct Cell {
     pub repetition: u32,
     /// Which try at it, from 1: an INVALID one may be made again.
     pub attempt: u32,
+    /// How many tries before it came to nothing before any user was let go, and do not count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unbegun: u32,
     /// Users, each with one job in flight.
     pub users: u32,
     /// Tasks of each job.
@@ -37,6 +43,27 @@ pub struct Cell {
     pub job_timeout: Option<Micros>,
     /// Seed of everything random in it.
     pub seed: u64,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+impl Cell {
+    /// The next try at it, after one in which users were let go or not.
+    pub fn again(&self, index: u32, has_begun: bool) -> Self {
+        let unbegun = self.unbegun_with(has_begun);
+        Self { index, attempt: self.attempt + 1, unbegun, ..self.clone() }
+    }
+
+    /// How many tries that count there have been with this one, in which users were let go or not.
+    pub fn tries(&self, has_begun: bool) -> u32 {
+        self.attempt.saturating_sub(self.unbegun_with(has_begun))
+    }
+
+    fn unbegun_with(&self, has_begun: bool) -> u32 {
+        if has_begun || self.unbegun >= UNBEGUN { self.unbegun } else { self.unbegun + 1 }
+    }
 }
 
 /// Whether a cell counts.
@@ -172,6 +199,7 @@ impl Plan {
                 scenario: s.id.clone(),
                 repetition,
                 attempt: 1,
+                unbegun: 0,
                 users,
                 tasks: s.tasks,
                 fault: if kind == CellKind::WarmUp { Fault::none() } else { s.level(repetition).clone() },
@@ -262,6 +290,19 @@ mod tests {
 
     use super::*;
     use crate::scenario::Matrix;
+
+    #[test]
+    fn a_few_tries_that_never_began_do_not_count() {
+        let first = Plan::cells(1, &Matrix::runbook().scenarios, false).remove(0);
+        assert_eq!((first.tries(true), first.tries(false)), (1, 0));
+        let mut cell = first;
+        for n in 1..=8 {
+            cell = cell.again(100 + n, false);
+            assert_eq!((cell.index, cell.attempt, cell.unbegun), (100 + n, n + 1, n.min(UNBEGUN)));
+        }
+        assert_eq!((cell.tries(false), cell.tries(true)), (4, 4));
+        assert_eq!(cell.again(200, true).tries(true), 5);
+    }
 
     #[test]
     fn a_block_holds_every_scenario_once() {

@@ -255,10 +255,17 @@ impl CellRecord {
         }
     }
 
-    /// Whether it is INVALID, and has been tried at most `requeue` times again.
+    /// Whether users were let go.
+    pub fn has_begun(&self) -> bool {
+        self.t0_unix > 0
+    }
+
+    /// Whether it is INVALID, and has been tried at most `requeue` times again, not counting a few tries in
+    /// which no user was let go.
     pub fn may_be_made_again(&self, requeue: u32) -> bool {
         let is_measured = self.cell.kind == CellKind::Measured;
-        is_measured && self.verdict == Verdict::Invalid && self.cell.attempt <= requeue
+        let tries = self.cell.tries(self.has_begun());
+        is_measured && self.verdict == Verdict::Invalid && requeue > 0 && tries <= requeue
     }
 
     /// The same without its measurements, as a warm-up is kept.
@@ -300,7 +307,7 @@ impl RunRecord {
         let known = self.plan.cells.iter().chain(self.cells.iter().map(|c| &c.cell)).map(|c| c.index).max();
         let again = self.measured().filter(|c| c.may_be_made_again(self.plan.settings.requeue));
         for (index, record) in (known.map_or(0, |last| last + 1)..).zip(again) {
-            cells.push(Cell { index, attempt: record.cell.attempt + 1, ..record.cell.clone() });
+            cells.push(record.cell.again(index, record.has_begun()));
         }
         let is_wanted =
             |w: &&Cell| w.kind == CellKind::WarmUp && cells.iter().any(|c: &Cell| c.tasks == w.tasks);

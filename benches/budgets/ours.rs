@@ -68,6 +68,7 @@ fn drive(url: &str, users: u32, settings: Settings, flow: Flow) -> Result<Totals
         scenario: ScenarioId::try_from("hello".to_owned()).map_err(anyhow::Error::msg)?,
         repetition: 1,
         attempt: 1,
+        unbegun: 0,
         users,
         tasks: 1,
         fault: Fault::none(),

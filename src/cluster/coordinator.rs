@@ -235,10 +235,10 @@ impl Coordinator {
         self.given_up = self.cells.iter().map(|c| c.users).max().unwrap_or(1);
     }
 
-    /// Queues a cell that was closed once more, behind all others.
-    pub fn again(&mut self, cell: &Cell) {
+    /// Queues a cell that was closed, and in which users were let go or not, once more behind all others.
+    pub fn again(&mut self, cell: &Cell, has_begun: bool) {
         let index = self.cells.iter().map(|c| c.index).max().unwrap_or(0).max(cell.index) + 1;
-        self.cells.push(Cell { index, attempt: cell.attempt + 1, ..cell.clone() });
+        self.cells.push(cell.again(index, has_begun));
     }
 
     /// Takes in an event and says what to do about it.
@@ -1116,7 +1116,7 @@ mod tests {
         assert_eq!(closed.missing.as_deref(), Some("worker w01 (epoch 3) is lost: its lease ran out"));
         assert_eq!(closed.workers[1].lost.as_deref(), Some("its lease ran out"));
         assert_eq!(actions[2], Action::Send(Command::Abort { cell: 0 }));
-        c.again(&closed.cell);
+        c.again(&closed.cell, true);
         let late = c.on(frame(1, 0, 1, FrameBody::Delta(Box::new(delta(5)))), Micros(3));
         assert!(
             matches!(&late[..], [Action::Told(e)] if e.what == What::LateFrames { frames: 1 }),
@@ -1200,7 +1200,7 @@ mod tests {
         c.on(ready(0, 0), Micros(1));
         let actions = c.on(holders([]), Micros(2));
         let Action::Close(closed) = &actions[1] else { panic!("{actions:?}") };
-        c.again(&closed.cell.clone());
+        c.again(&closed.cell.clone(), true);
         assert!(c.on(Event::Tick, Micros(3)).is_empty());
         assert_eq!(c.state, State::Gathering);
         let mut other = c;
@@ -1230,7 +1230,7 @@ mod tests {
             (0..2).for_each(|w| drop(c.on(ready(w, 0), Micros(1))));
             let actions = c.on(Event::Cut("the plane is away".into()), Micros(2));
             let Action::Close(closed) = &actions[1] else { panic!("{actions:?}") };
-            c.again(&closed.cell.clone());
+            c.again(&closed.cell.clone(), true);
             c.on(Event::Back, Micros(3));
             let comes = |c: &mut Coordinator, worker: u32, now: Micros| {
                 let from = Member { epoch: 9, ..member(worker) };

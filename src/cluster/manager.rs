@@ -127,7 +127,7 @@ async fn carry_out<P: Plane>(
                 Action::Close(closed) => {
                     let record = record(*closed, plan);
                     if record.may_be_made_again(plan.settings.requeue) {
-                        coordinator.again(&record.cell);
+                        coordinator.again(&record.cell, record.has_begun());
                     }
                     if let Err(why) = watcher.closed(record) {
                         actions.extend(coordinator.on(Event::Stop(why), end.now()));

@@ -32,6 +32,7 @@ fn cell() -> Cell {
         scenario: "S1".to_owned().try_into().unwrap(),
         repetition: 1,
         attempt: 1,
+        unbegun: 0,
         users: 1,
         tasks: 4,
         fault: Fault::none(),

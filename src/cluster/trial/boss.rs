@@ -329,7 +329,7 @@ impl World {
                 let cell = &closed.cell;
                 let is_invalid = closed.missing.is_some();
                 if cell.kind == CellKind::Measured && is_invalid && cell.attempt <= self.spec.requeue {
-                    self.boss.coordinator.again(cell);
+                    self.boss.coordinator.again(cell, true);
                 }
                 self.closes(*closed);
             }

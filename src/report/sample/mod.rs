@@ -265,7 +265,7 @@ fn carry_out(
         let record = CellRecord::close(cell, &plan, totals, t0, workers, None, beside);
         if record.verdict == Verdict::Invalid && record.cell.attempt <= plan.settings.requeue {
             let index = (plan.cells.len() + queue.len()) as u32;
-            queue.push_back(Cell { index, attempt: record.cell.attempt + 1, ..record.cell.clone() });
+            queue.push_back(record.cell.again(index, true));
         }
         t0 += record.duration.0 + 3_000_000;
         cells.push(if warm_up { record.without_totals() } else { record });
