@@ -54,8 +54,8 @@ pub(super) async fn to_the_end(turn: &mut Turn<'_>, followed: &mut Followed) -> 
                 return Err(JobOutcome::Broken { what: format!("no access to the own job: {what}") });
             }
             Err(Problem { what, .. }) if last_answer.elapsed() >= patience => {
-                let patience = settings.patience;
-                return Err(JobOutcome::Broken { what: format!("no usable answer for {patience}: {what}") });
+                let what = format!("{}{}: {what}", JobOutcome::NO_ANSWER, settings.patience);
+                return Err(JobOutcome::Broken { what });
             }
             Err(_) => {}
         }

@@ -106,6 +106,23 @@ impl JobOutcome {
         }
     }
 
+    /// Whether it came of getting no answer from the target, not even an error.
+    pub fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Rejected { status } => *status == 0,
+            // An answer that is no use begins with its status.
+            Self::Broken { what } => what
+                .strip_prefix(Self::NO_ANSWER)
+                .and_then(|rest| rest.split_once(": "))
+                .is_some_and(|(_, why)| !why.starts_with(|c: char| c.is_ascii_digit())),
+            _ => false,
+        }
+    }
+
+    /// How [`Broken`](Self::Broken) begins for a job whose state could not be learned for longer than our
+    /// patience; behind it stand that time, a colon, and why.
+    pub const NO_ANSWER: &'static str = "no usable answer for ";
+
     /// Every kind, in the order in which ledgers list them.
     pub const KINDS: [&'static str; 7] =
         ["fetched", "failed", "canceled", "timed_out", "rejected", "lost", "broken"];

@@ -76,6 +76,8 @@ pub enum Rule {
     FramesComplete,
     /// The users of all workers began at one moment, as far as the clocks can tell.
     StartTogether,
+    /// No worker was cut off from the target by itself.
+    TargetReached,
     /// The target was idle when the cell began and had nothing else to do in it, as far as its queues
     /// and its workers' posts tell.
     Idle,
@@ -105,6 +107,7 @@ impl Rule {
             Self::LittlesLaw => "generator: Little's law holds",
             Self::FramesComplete => "every frame of every worker arrived",
             Self::StartTogether => "every worker started at the same moment",
+            Self::TargetReached => "every worker reached the target",
             Self::Idle => "the target had nothing else to do",
             Self::TapComplete => "the tap saw every post",
             Self::FaultProven => "the fault showed, and only while it should",
@@ -216,6 +219,7 @@ pub fn of_cell(facts: &Facts<'_>, limits: &Limits) -> Vec<Check> {
         ),
     ];
     checks.extend(workers::began_together(facts));
+    checks.extend(workers::cut_off(facts));
     let others = facts.posts.and_then(tap::others);
     checks.extend(
         facts.busy.map(str::to_owned).or(others).map(|why| Check::new(Rule::Idle, false, Invalid, why)),

@@ -41,7 +41,8 @@ impl Before {
         Ok(Self { record, folder: folder.to_owned(), held })
     }
 
-    /// Fills in what was not typed again: seed, matrix, scenarios and target.
+    /// Fills in what was not typed again: seed, matrix, scenarios, target, and how long leases last. How many
+    /// workers are waited for is not filled in: one of them may be why the run was interrupted.
     ///
     /// # Errors
     /// When something must be typed again, since the record does not have it.
@@ -70,6 +71,11 @@ impl Before {
         }
         if !args.is_typed("thresholds") {
             args.thresholds.clone_from(&self.record.thresholds);
+        }
+        if let (Some(asked), Some(crew)) = (&mut errand.plane, &self.record.crew)
+            && !args.is_typed("plane_lease")
+        {
+            asked.lease = crew.lease;
         }
         if plan.accounts == Accounts::Registered && !self.record.target.stand_in && !args.is_typed("username")
         {

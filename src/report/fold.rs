@@ -74,6 +74,7 @@ fn strain(check: &Check, cell: Option<&CellRecord>) -> f64 {
         Rule::Quiet => cell.totals.target.unfinished.len() as f64,
         Rule::Reconciled
         | Rule::FramesComplete
+        | Rule::TargetReached
         | Rule::Idle
         | Rule::TapComplete
         | Rule::FaultProven

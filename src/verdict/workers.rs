@@ -121,14 +121,41 @@ pub(super) fn began_together(facts: &Facts<'_>) -> Option<Check> {
     Some(Check::new(Rule::StartTogether, apart <= START_WITHIN, Verdict::Invalid, evidence))
 }
 
+/// A worker whose jobs got no answer while those of all others did: what was wrong lay between it and the
+/// target, and is no fault of the target. One unanswered job is not enough to say so, and neither is less
+/// than half of the worker's.
+pub(super) fn cut_off(facts: &Facts<'_>) -> Option<Check> {
+    let count = |worker: usize| {
+        let of_it = facts.totals.jobs.values().filter(|j| j.worker as usize == worker);
+        of_it.fold((0, 0), |(all, unanswered), job| {
+            (all + 1, unanswered + usize::from(job.outcome.is_unanswered()))
+        })
+    };
+    let counts: Vec<(&Part, (usize, usize))> =
+        facts.workers.iter().enumerate().map(|(n, part)| (part, count(n))).filter(|(_, c)| c.0 > 0).collect();
+    let mut hit = counts.iter().filter(|(_, (_, unanswered))| *unanswered > 0);
+    let (Some((part, (all, unanswered))), None) = (hit.next(), hit.next()) else { return None };
+    if counts.len() < 2 || *unanswered < 2 || unanswered * 2 < *all {
+        return None;
+    }
+    let others = counts.iter().map(|(_, (all, _))| all).sum::<usize>() - all;
+    let evidence = format!(
+        "{unanswered} of {all} jobs of worker {} got no answer, and none of {others} of others",
+        part.member()
+    );
+    Some(Check::new(Rule::TargetReached, false, Verdict::Invalid, evidence))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         crew::Offset,
         ledger::Ledger,
-        plan::Plan,
+        plan::{Cell, Plan},
         scenario::Matrix,
+        snapshot::{Job, JobKey},
+        timeline::JobOutcome,
         verdict::{of_cell, worst},
     };
 
@@ -155,18 +182,18 @@ mod tests {
         let cell = Plan::cells(1, &Matrix::runbook().scenarios, false).remove(0);
         let mut ledger = Ledger { submitted: 1, reconciled: true, ..Ledger::default() };
         ledger.outcomes.insert("fetched".into(), 1);
-        let facts = Facts {
-            cell: &cell,
-            totals: &totals,
-            ledger: &ledger,
-            findings: &[],
-            posts: None,
-            injection: None,
-            frames,
-            busy: None,
-            workers: &workers,
-        };
-        of_cell(&facts, &Limits::default())
+        of_cell(&facts(&cell, &totals, &ledger, frames, &workers), &Limits::default())
+    }
+
+    fn facts<'a>(
+        cell: &'a Cell,
+        totals: &'a Totals,
+        ledger: &'a Ledger,
+        frames: Option<&'a str>,
+        workers: &'a [Part],
+    ) -> Facts<'a> {
+        let (posts, injection, busy) = (None, None, None);
+        Facts { cell, totals, ledger, findings: &[], posts, injection, frames, busy, workers }
     }
 
     fn broken(checks: &[Check]) -> Vec<(Rule, &str)> {
@@ -207,6 +234,36 @@ mod tests {
         });
         assert_eq!(worst(&checks), Verdict::Pass);
         assert!(checks.iter().all(|c| !c.evidence.contains("epoch") && c.rule != Rule::StartTogether));
+    }
+
+    #[test]
+    fn a_worker_that_alone_gets_no_answer_is_cut_off_and_two_are_the_targets_doing() {
+        let none = JobOutcome::Rejected { status: 0 };
+        let silent = JobOutcome::Broken { what: format!("{}8.00 s: timed out", JobOutcome::NO_ANSWER) };
+        let error = JobOutcome::Broken { what: format!("{}8.00 s: 500 oops", JobOutcome::NO_ANSWER) };
+        let fetched = JobOutcome::Fetched;
+        let said = "2 of 3 jobs of worker w1 (epoch 3) got no answer, and none of 3 of others";
+        for (of_0, of_1, expected) in [
+            ([&fetched, &fetched, &fetched], [&none, &silent, &fetched], Some(said)),
+            ([&error, &fetched, &fetched], [&none, &silent, &fetched], Some(said)),
+            ([&silent, &fetched, &fetched], [&none, &silent, &none], None),
+            ([&fetched, &fetched, &fetched], [&silent, &fetched, &fetched], None),
+            ([&fetched, &fetched, &fetched], [&error, &error, &error], None),
+        ] {
+            let mut totals = Totals::default();
+            for (user, (worker, outcome)) in
+                of_0.map(|o| (0, o)).into_iter().chain(of_1.map(|o| (1, o))).enumerate()
+            {
+                let job = Job::new(worker, String::new(), outcome.clone());
+                totals.jobs.insert(JobKey { user: user as u32, nth: 0 }, job);
+            }
+            let workers = [0, 1, 2].map(well);
+            let cell = Plan::cells(1, &Matrix::runbook().scenarios, false).remove(0);
+            let ledger = Ledger::default();
+            let check = cut_off(&facts(&cell, &totals, &ledger, None, &workers));
+            assert_eq!(check.as_ref().map(|c| c.evidence.as_str()), expected);
+            assert!(check.is_none_or(|c| c.verdict == Verdict::Invalid));
+        }
     }
 
     #[test]

@@ -8,15 +8,20 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use springtide::{crew::What, standin::Truth, verdict::Exit};
+use springtide::{
+    crew::What,
+    standin::Truth,
+    verdict::{Exit, Rule, Verdict},
+};
 
 use super::{Fleet, LEASE, WHOLE, WITHIN, are_sent_home, ends_true, events, registered_accounts, says, whom};
 use crate::{
     backend::{Served, ask},
-    support::{Run, alone, end, shared, wait_for},
+    support::{Going, Run, alone, end, shared, wait_for},
 };
 
 /// What the plane asks for.
@@ -63,6 +68,16 @@ impl Hosts {
             });
             there.join().unwrap()
         })
+    }
+
+    /// Lets a host lose its way to an address.
+    fn loses(&self, host: usize, address: &str) {
+        must_ip(&format!("-n {} route add unreachable {address}/32", self.names[host - 1]));
+    }
+
+    /// Lets it find that again.
+    fn finds(&self, host: usize, address: &str) {
+        must_ip(&format!("-n {} route delete unreachable {address}/32", self.names[host - 1]));
     }
 
     /// Cuts the link of a host, or mends it.
@@ -123,51 +138,85 @@ impl Drop for Plane {
     }
 }
 
-/// Manager, plane, two workers and the target on five hosts; the link of one worker is cut in the middle
-/// of a cell and mended when it is known to be lost.
+/// Manager, plane, two workers and the target, each on a host of its own.
+struct Five {
+    hosts: Hosts,
+    _redis: Plane,
+    backend: Served,
+}
+
+impl Five {
+    const MANAGER: usize = 1;
+    const PLANE: usize = 2;
+    const FIRST: usize = 3;
+    const SECOND: usize = 4;
+    const TARGET: usize = 5;
+    const URL: &str = "http://10.77.0.5:5000";
+
+    /// Plane and target; `None` where that is not allowed.
+    fn new(flags: &str) -> Option<Self> {
+        let Some(hosts) = Hosts::new(5) else {
+            eprintln!("skipped: this machine allows no network namespaces");
+            return None;
+        };
+        let redis = hosts.on(Self::PLANE, || Plane::start("10.77.0.2"));
+        let backend = hosts.on(Self::TARGET, || Served::start_at("10.77.0.5:5000", "backend", flags));
+        Some(Self { hosts, _redis: redis, backend })
+    }
+
+    fn truth(&self) -> Truth {
+        let text = self.hosts.on(Self::TARGET, || ask(Self::URL, "GET", "/_truth", ""));
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    fn on_plane(run: Run) -> Run {
+        run.set("plane", "redis://10.77.0.2:6379/0").env("SPRINGTIDE_PLANE_PASSWORD", PASSWORD)
+    }
+
+    fn workers(&self) -> [Going; 2] {
+        [("a", Self::FIRST), ("b", Self::SECOND)].map(|(name, host)| {
+            let run = Self::on_plane(Run::of("worker")).set("name", name).set("spool", "spool");
+            self.hosts.on(host, || run.within(WHOLE * 2).start())
+        })
+    }
+
+    /// A manager of four users, two a worker, to be started.
+    fn manager(&self) -> Run {
+        Self::on_plane(Run::of("manager"))
+            .set("plane-lease", format!("{}s", LEASE.as_secs()))
+            .set("expect-workers", "a,b")
+            .set("scenarios", "S6")
+            .set("users", 4)
+            .set("tasks", 1)
+            .flag("no-warmup")
+            .set("requeue", 5)
+            .set("poll-interval", "50ms")
+            .set("max-lag", "60s")
+            .set("max-cpu", 100)
+            .set("seed", 7)
+            .set("host", Self::URL)
+            .within(WHOLE)
+    }
+
+    fn start(&self, manager: Run) -> Going {
+        self.hosts.on(Self::MANAGER, || registered_accounts(manager).start())
+    }
+}
+
+/// The link of one worker is cut in the middle of a cell and mended when it is known to be lost.
 #[test]
 fn a_worker_whose_link_is_cut_stops_and_comes_back_when_it_is_mended() {
     let _alone = alone();
-    let Some(hosts) = Hosts::new(5) else {
-        eprintln!("skipped: this machine allows no network namespaces");
-        return;
-    };
-    let (manager, plane, first, second, target) = (1, 2, 3, 4, 5);
-    let _redis = hosts.on(plane, || Plane::start("10.77.0.2"));
-    let flags = "--standin-task-time 1500ms";
-    let backend = hosts.on(target, || Served::start_at("10.77.0.5:5000", "backend", flags));
-    let url = "http://10.77.0.5:5000";
-    let truth = || -> Truth {
-        let text = hosts.on(target, || ask(url, "GET", "/_truth", ""));
-        serde_json::from_slice(&text).unwrap()
-    };
-    let at =
-        |run: Run| run.set("plane", "redis://10.77.0.2:6379/0").env("SPRINGTIDE_PLANE_PASSWORD", PASSWORD);
-    let worker = |name: &str| at(Run::of("worker")).set("name", name).set("spool", "spool").within(WHOLE * 2);
-    let (a, b) = (hosts.on(first, || worker("a").start()), hosts.on(second, || worker("b").start()));
-    let run = at(Run::of("manager"))
-        .set("plane-lease", format!("{}s", LEASE.as_secs()))
-        .set("expect-workers", "a,b")
-        .set("scenarios", "S6")
-        .set("users", 4)
-        .set("tasks", 1)
-        .set("repetitions", 4)
-        .flag("no-warmup")
-        .set("requeue", 5)
-        .set("poll-interval", "50ms")
-        .set("max-lag", "60s")
-        .set("max-cpu", 100)
-        .set("seed", 7)
-        .set("host", url)
-        .within(WHOLE);
-    let going = hosts.on(manager, || registered_accounts(run).start());
-    wait_for("jobs of both workers", WITHIN, || (truth().jobs.len() >= 4).then_some(()));
-    hosts.link(second, "down");
+    let Some(five) = Five::new("--standin-task-time 1500ms") else { return };
+    let [a, b] = five.workers();
+    let going = five.start(five.manager().set("repetitions", 4));
+    wait_for("jobs of both workers", WITHIN, || (five.truth().jobs.len() >= 4).then_some(()));
+    five.hosts.link(Five::SECOND, "down");
     says(&going, "worker b (epoch");
     wait_for("the loss", WITHIN, || going.err().contains("): lost: its lease ran out").then_some(()));
-    hosts.link(second, "up");
+    five.hosts.link(Five::SECOND, "up");
     let ended = going.ends();
-    let run = ends_true(&ended, Exit::Pass, &truth());
+    let run = ends_true(&ended, Exit::Pass, &five.truth());
     let lost = whom(&run, |what| matches!(what, What::Lost { .. }));
     assert_eq!(lost.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b"], "{lost:?}");
     assert!(b.err().contains("lost to the run"), "{}", b.err());
@@ -175,7 +224,30 @@ fn a_worker_whose_link_is_cut_stops_and_comes_back_when_it_is_mended() {
     let again = joined.iter().filter(|(name, _)| name == "b").map(|(_, epoch)| *epoch);
     assert!(again.max() > Some(lost[0].1), "it came back: {joined:?}");
     are_sent_home([a, b]);
-    drop(backend);
+    drop(five.backend);
+}
+
+/// One worker loses its way to the target and to nothing else.
+#[test]
+fn a_worker_that_alone_does_not_reach_the_target_says_nothing_of_the_target() {
+    let _alone = alone();
+    let Some(five) = Five::new("--standin-task-time 10s") else { return };
+    let [a, b] = five.workers();
+    let going = five.start(five.manager().set("repetitions", 1).set("patience", "1s"));
+    wait_for("jobs of both workers", WITHIN, || (five.truth().jobs.len() >= 4).then_some(()));
+    let cut = Instant::now();
+    five.hosts.loses(Five::SECOND, "10.77.0.5");
+    wait_for("its patience to end", WITHIN, || (cut.elapsed() > Duration::from_secs(3)).then_some(()));
+    five.hosts.finds(Five::SECOND, "10.77.0.5");
+    let ended = going.ends();
+    let run = ends_true(&ended, Exit::Pass, &five.truth());
+    let first = run.cells.iter().find(|c| c.cell.attempt == 1).unwrap();
+    let check = first.checks.iter().find(|c| c.rule == Rule::TargetReached).unwrap();
+    assert_eq!(check.verdict, Verdict::Invalid);
+    assert!(check.evidence.starts_with("2 of 2 jobs of worker b (epoch "), "{}", check.evidence);
+    assert!(events(&run).iter().all(|e| !matches!(e.what, What::Lost { .. })), "it lost nothing else");
+    are_sent_home([a, b]);
+    drop(five.backend);
 }
 
 /// Where libfaketime is.

@@ -70,6 +70,7 @@ fn a_killed_manager_is_taken_over_from_with_the_same_workers(#[case] accounts: f
     no_load_after(&truth, killed);
 
     let before = RunRecord::load(&folder).unwrap();
+    assert_eq!(before.crew.as_ref().unwrap().lease, LEASE.into(), "that of the first manager");
     let reports = first.home.path().join("reports");
     let again = accounts(fleet.resumes(&run_id));
     let ended = again.set("out", reports.display()).set("expect-workers", "a,b").ends();

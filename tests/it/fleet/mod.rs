@@ -104,7 +104,6 @@ impl Fleet {
     fn resumes(&self, run: impl ToString) -> Run {
         Run::of("manager")
             .set("plane", self.plane.url())
-            .set("plane-lease", format!("{}s", LEASE.as_secs()))
             .set("resume", run)
             .set("username", ANN)
             .env("SPRINGTIDE_PASSWORD", PASSWORD)
