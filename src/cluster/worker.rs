@@ -191,7 +191,9 @@ impl<P: Plane, D: Driver> Worker<P, D> {
                         ended = Some(Served::Ended);
                         run.stop.cancel();
                         // Users that do not come back in time are left to the end of the process.
-                        let _ = tokio::time::timeout(LAST_GRACE, &mut drive).await;
+                        if !driven {
+                            let _ = tokio::time::timeout(LAST_GRACE, &mut drive).await;
+                        }
                         break;
                     }
                     Word::Command(command) => self.obey(command, &mut at),
