@@ -19,7 +19,7 @@ use crate::{
         members::Wanted,
         worker::{Ask, Served, Worker},
     },
-    crew,
+    crew::{self, Member},
     driver::{CellRun, Driver, scripted::Script},
     micros::Micros,
     plan::{Accounts, Cell, CellKind, InputFacts, Plan, Settings},
@@ -342,4 +342,42 @@ async fn a_worker_whose_permit_ran_out_does_not_end_the_run() {
         let Entry::Sent(sent) = entry else { panic!() };
         assert!(!matches!(sent.report, Report::GaveUp { .. }), "{sent:?}");
     }
+}
+
+/// Has no users to drive.
+struct Idle;
+
+impl Driver for Idle {
+    fn threads(&self) -> usize {
+        1
+    }
+
+    async fn drive(&self, _: Arc<CellRun>) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_stands_by_hears_of_the_end() {
+    let plane = Arc::new(InProcess::new());
+    plane.take(MANAGER, TTL).await.unwrap();
+    let terms = Terms { name: "a".into(), lease: Some(TTL), spool: None, manager: None };
+    let end = WorkerEnd::join(Arc::clone(&plane), &terms, hello()).await.unwrap();
+    let other = Member { name: "b".into(), epoch: 9 };
+    // The last one has the only user.
+    let members = vec![end.member().clone(), other];
+    let (_serve, ask) = watch::channel(Ask::Serve);
+    let settings = plan().settings;
+    let mut worker = Worker { end, driver: Arc::new(Idle), run_id: "r".into(), settings, ask };
+    let serving = tokio::spawn(async move { worker.serve().await });
+    let cell = Cell { users: 1, ..plan().cells[0].clone() };
+    let say = async |command| plane.append(&Log::Commands, &Entry::Command(command), None).await.unwrap();
+    say(Command::Prepare { cell, members, tidy: false }).await;
+    let mut places = [(Log::Reports("a".into()), Place::default())].into();
+    let is_ready = |entry: &Entry| match entry {
+        Entry::Sent(sent) => matches!(sent.report, Report::Ready { .. }),
+        _ => false,
+    };
+    let said_so = async { while !plane.read(&mut places, TTL).await.unwrap().iter().any(is_ready) {} };
+    timeout(TTL * 2, said_so).await.expect("it is ready");
+    say(Command::End).await;
+    assert_eq!(timeout(FOR_EVER, serving).await.unwrap().unwrap(), Served::Ended);
 }
