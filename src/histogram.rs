@@ -285,6 +285,9 @@ impl TryFrom<Packed> for Histogram {
         if packed.n == 0 {
             return Ok(Self::default());
         }
+        if packed.n >= 1 << 48 {
+            return Err(Damaged(format!("{} values are more than a run can hold", packed.n)));
+        }
         let payload = STANDARD.decode(&packed.hdr).map_err(|e| Damaged(e.to_string()))?;
         let buckets = payload::read(&payload).map_err(Damaged)?;
         let counted = buckets.iter().fold(0_u64, |sum, b| sum.saturating_add(b.count()));
